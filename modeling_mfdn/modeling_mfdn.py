@@ -1,0 +1,471 @@
+"""MFDN, the Multimodal Fusion and Decoupling Network (paper §IV-B, Fig. 3).
+
+Image patches and tags are encoded apart, fused by one transformer, and split again: the [CLS] of the image names the
+character; a decoder that reads the image predicts the tags that were hidden. Letters in shapes: B batch, P vision
+tokens (65), T tag tokens (32), N visible tags of the fullest post in a batch, D width, C characters, K tags.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_mfdn import IGNORE_INDEX, MFDNConfig
+
+
+@dataclass
+class MFDNOutput(ModelOutput):
+    """What [`MFDNModel`] returns.
+
+    Args:
+        loss: [] weighted sum of the two losses below (Eq. 6); None without labels.
+        character_loss: [] cross-entropy of the character (Eq. 4).
+        tag_loss: [] cross-entropy of the hidden tags (Eq. 5), exactly 0 when none is scored.
+        logits: [B, C] character scores before softmax.
+        tag_logits: [B, Q, K] a distribution over all tags for each slot, before softmax. Q = T - 2, or 1 with
+            `config.single_tag_query`. None while training, for a model without tag decoder, or on request.
+        character_embedding: [B, D] the state that the character head reads.
+        hidden_states, attentions: of the fusion encoder, with `output_hidden_states=True` / `output_attentions=True`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    character_loss: torch.FloatTensor | None = None
+    tag_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    tag_logits: torch.FloatTensor | None = None
+    character_embedding: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Softmax attention (Eq. 3) on [B, heads, tokens, D / heads]; the reference for every other implementation."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class MFDNAttention(nn.Module):
+    """Multi-head attention (Eq. 2 and 3) of `hidden_states` to itself, or to `context` where one is given."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states, context=None, attention_mask=None, **kwargs):
+        context = hidden_states if context is None else context
+        query, key, value = (
+            states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for states in (self.q_proj(hidden_states), self.k_proj(context), self.v_proj(context))
+        )
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        output, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        return self.o_proj(output.flatten(2)), weights
+
+
+class MFDNMLP(nn.Module):
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states):
+        return self.fc2(self.act(self.fc1(hidden_states)))
+
+
+class MFDNLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer, "layer normalization to the input of each layer" (§IV-B.3)."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MFDNAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MFDNMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        attended, _ = self.attention(self.norm1(hidden_states), attention_mask=attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.norm2(hidden_states)))
+
+
+class MFDNDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm layer whose queries are tags, and whose keys and values are the image (§IV-B.5)."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MFDNAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.cross_attention = MFDNAttention(config)
+        self.norm3 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MFDNMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states, vision_states, attention_mask=None, **kwargs):
+        attended, _ = self.attention(self.norm1(hidden_states), attention_mask=attention_mask, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        attended, _ = self.cross_attention(self.norm2(hidden_states), context=vision_states, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.norm3(hidden_states)))
+
+
+class MFDNVisionEmbeddings(nn.Module):
+    """[B, 3, H, W] pixels → [B, P, D]: a linear projection of each patch, [CLS] in front, learned positions."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embed = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_vision_tokens, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values):
+        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values must be [batch, {', '.join(map(str, expected))}], got {list(pixel_values.shape)}. "
+                "MFDNProcessor makes them from pictures of any size."
+            )
+        patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)  # [B, P - 1, D]
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.dropout(tokens + self.position_embeddings)
+
+
+class MFDNTagEmbeddings(nn.Module):
+    """Tag ids and their slots → [B, N, D], as BERT embeds words (§IV-B.2)."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.tag_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_tag_tokens, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids, positions):
+        return self.dropout(self.norm(self.tag_embeddings(input_ids) + self.position_embeddings(positions)))
+
+
+class MFDNEncoder(nn.Module):
+    """A stack of layers; `final_norm` where nothing normalises its output again."""
+
+    def __init__(self, config: MFDNConfig, num_layers: int, final_norm: bool = False):
+        super().__init__()
+        self.layers = nn.ModuleList([MFDNLayer(config) for _ in range(num_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if final_norm else nn.Identity()
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return self.norm(hidden_states)
+
+
+class MFDNTagDecoder(nn.Module):
+    """Reads the image and fills the slots of hidden tags (§IV-B.5)."""
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__()
+        self.mask_vector = nn.Parameter(torch.zeros(config.hidden_size))
+        self.layers = nn.ModuleList([MFDNDecoderLayer(config) for _ in range(config.num_decoder_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, queries, vision_states, attention_mask=None, **kwargs):
+        for layer in self.layers:
+            queries = layer(queries, vision_states, attention_mask, **kwargs)
+        return self.norm(queries)
+
+
+@dataclass
+class VisibleTags:
+    """The tags a model may see, packed to the front so that hidden ones cost nothing.
+
+    Args:
+        input_ids: [B, N + 2] [CLS], the visible tags, [PAD] up to the fullest post of the batch, [SEP].
+        positions: [B, N + 2] the slot of each. [SEP] always stands in the last slot: behind the last tag, as BERT
+            has it, its position would tell how many tags are hidden.
+        mask: [B, N + 2] False at [PAD].
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+
+
+class MFDNPreTrainedModel(PreTrainedModel):
+    config_class = MFDNConfig
+    base_model_prefix = "mfdn"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MFDNVisionEmbeddings", "MFDNTagEmbeddings", "MFDNLayer", "MFDNDecoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(MFDNLayer, layer_name="fusion_encoder"),
+        "attentions": OutputRecorder(MFDNAttention, index=1, layer_name="fusion_encoder"),
+    }
+    # The losses are means over this batch; Trainer must not hand over the number of items of the whole step.
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MFDNVisionEmbeddings):
+            init.trunc_normal_(module.cls_token, std=std)
+            init.trunc_normal_(module.position_embeddings, std=std)
+        elif isinstance(module, MFDNTagDecoder):
+            init.trunc_normal_(module.mask_vector, std=std)
+
+
+class MFDNModel(MFDNPreTrainedModel):
+    """MFDN with both heads: the character in the picture, and its tags.
+
+    `config.modality="image"` is the unimodal ViT of Tables IV and V, `config.num_decoder_layers=0` MFDN without MLM.
+
+    Example:
+        >>> outputs = model(**processor(images=picture, tags=["long_hair"]))
+        >>> processor.post_process(outputs)[0]["characters"]
+    """
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__(config)
+        self.vision_embeddings = MFDNVisionEmbeddings(config)
+        self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
+        self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
+        self.character_head = nn.Linear(config.hidden_size, config.num_labels)
+        if config.modality == "image+tags":
+            self.tag_embeddings = MFDNTagEmbeddings(config)
+            self.text_encoder = MFDNEncoder(config, config.num_text_layers)
+        if config.predicts_tags:
+            self.tag_decoder = MFDNTagDecoder(config)
+            # Paper: l_t classification headers, one a slot. Here: one shared head, because 30 of them over 25,404
+            # tags would be 0.8 B parameters. Special tokens are never predicted.
+            self.tag_head = nn.Linear(config.hidden_size, config.num_tags)
+        self._kept_text_states = None  # (key, [1, 2, D]): see no_tags_states
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.tag_embeddings.tag_embeddings if self.config.modality == "image+tags" else None
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        tag_labels: torch.Tensor | None = None,
+        return_tag_logits: bool | None = None,
+        **kwargs,
+    ) -> MFDNOutput:
+        """Identify the character and predict the tags that are not given (Fig. 3).
+
+        Args:
+            pixel_values: [B, 3, H, W] of `config.image_size`, normalised by MFDNProcessor.
+            input_ids: [B, up to T] `[CLS] tag ... tag [SEP] [PAD] ...`. A tag is hidden where its id is [MASK]. None
+                means image only, which equals every tag hidden, exactly.
+            attention_mask: [B, up to T] 1 = tag or special token, 0 = padding; a hidden tag is 1. None = no padding.
+            labels: [B] character ids. Give `character_loss` (Eq. 4).
+            tag_labels: like `input_ids`, the label (id minus the special tokens) of each hidden tag, `IGNORE_INDEX`
+                where nothing is scored. Give `tag_loss` (Eq. 5).
+            return_tag_logits: default: not while training, where [B, T - 2, K] would be 25,404 numbers a slot.
+
+        Raises:
+            ValueError: pixel_values of another size; tags for a model of the "image" modality; tag_labels for a model
+                without tag decoder.
+        """
+        if tag_labels is not None and not self.config.predicts_tags:
+            raise ValueError(
+                "tag_labels were given, but this model predicts no tags: "
+                f"modality={self.config.modality!r}, num_decoder_layers={self.config.num_decoder_layers}."
+            )
+        visible = self.pack_visible_tags(input_ids, attention_mask) if input_ids is not None else None
+        vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
+        text_states, text_mask = self.encode_tags(visible, len(vision_states), **kwargs)  # [B, N + 2, D] or None
+        vision_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
+
+        character_embedding = vision_states[:, 0]
+        logits = self.character_head(character_embedding)  # [B, C]
+        character_loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+
+        tag_loss = tag_logits = None
+        if return_tag_logits is None:
+            return_tag_logits = not self.training
+        if self.config.predicts_tags and (return_tag_logits or tag_labels is not None):
+            if self.config.single_tag_query and tag_labels is None:
+                decoded = self.decode_one_slot(vision_states, text_states, visible, **kwargs)  # [B, 1, D]
+            else:
+                decoded = self.decode_slots(vision_states, text_states, visible, **kwargs)  # [B, T - 2, D]
+            if tag_labels is not None:
+                tag_loss = self.tag_loss(decoded, tag_labels)
+            if return_tag_logits:
+                tag_logits = self.tag_head(decoded)
+
+        return MFDNOutput(
+            loss=self.total_loss(character_loss, tag_loss),
+            character_loss=character_loss,
+            tag_loss=tag_loss,
+            logits=logits,
+            tag_logits=tag_logits,
+            character_embedding=character_embedding,
+        )
+
+    def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Image tokens alone through vision and fusion stacks, [B, P, D]: what a ViT of both depths gives."""
+        hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
+        return self.fusion_encoder(hidden_states, **kwargs)
+
+    def pack_visible_tags(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> VisibleTags | None:
+        """Keep the tags that are neither hidden nor unknown nor padding; None when no post of the batch has one."""
+        config = self.config
+        if config.modality == "image":
+            raise ValueError('input_ids were given, but config.modality is "image": this model takes pictures alone.')
+        if input_ids.shape[1] > config.max_tag_tokens:
+            raise ValueError(f"input_ids hold at most {config.max_tag_tokens} tokens, got {input_ids.shape[1]}.")
+        tag_ids = input_ids[:, 1 : config.max_tag_tokens - 1]
+        is_visible = tag_ids >= config.num_special_tokens  # [B, slots]
+        if attention_mask is not None:
+            is_visible = is_visible & attention_mask[:, 1 : config.max_tag_tokens - 1].bool()
+        most_tags = int(is_visible.sum(dim=1).max())  # one sync a step, which saves the work of all hidden tags
+        if most_tags == 0:
+            return None
+        slots = is_visible.int().argsort(dim=1, descending=True, stable=True)[:, :most_tags]  # [B, N]
+        mask = is_visible.gather(1, slots)
+        tag_ids = tag_ids.gather(1, slots).masked_fill(~mask, config.pad_token_id)
+        first, last = tag_ids.new_zeros(len(tag_ids), 1), tag_ids.new_full((len(tag_ids), 1), config.max_tag_tokens - 1)
+        return VisibleTags(
+            input_ids=torch.cat([first + config.cls_token_id, tag_ids, first + config.sep_token_id], dim=1),
+            positions=torch.cat([first, slots + 1, last], dim=1),
+            mask=nn.functional.pad(mask, (1, 1), value=True),
+        )
+
+    def encode_tags(self, visible: VisibleTags | None, batch_size: int, **kwargs):
+        """Text states [B, N + 2, D] and their mask (None = nothing is padding); (None, None) without text branch."""
+        if self.config.modality == "image":
+            return None, None
+        if visible is None:
+            return self.no_tags_states(**kwargs).expand(batch_size, -1, -1), None
+        embedded = self.tag_embeddings(visible.input_ids, visible.positions)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=embedded, attention_mask=visible.mask
+        )
+        return self.text_encoder(embedded, attention_mask, **kwargs), visible.mask
+
+    def no_tags_states(self, **kwargs) -> torch.Tensor:
+        """[1, 2, D]: [CLS] and [SEP] alone, the same for every picture without visible tags.
+
+        While gradients flow they are computed in each step, for one row; at inference once, until a weight changes.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            keep = False
+        else:
+            weights = [*self.tag_embeddings.parameters(), *self.text_encoder.parameters()]
+            key = [(id(weight), weight.dtype, weight.device, weight._version) for weight in weights]
+            if self._kept_text_states is not None and self._kept_text_states[0] == key:
+                return self._kept_text_states[1]
+            keep = not self.training  # dropout draws anew
+        config = self.config
+        input_ids = torch.tensor([[config.cls_token_id, config.sep_token_id]], device=self.device)
+        positions = torch.tensor([[0, config.max_tag_tokens - 1]], device=self.device)
+        states = self.text_encoder(self.tag_embeddings(input_ids, positions), **kwargs)
+        if keep:
+            self._kept_text_states = (key, states)
+        return states
+
+    def fuse(self, vision_states, text_states, text_mask, **kwargs):
+        """One stream of both modalities (§IV-B.3), then split: [B, P, D] and [B, N + 2, D]."""
+        if text_states is None:
+            return self.fusion_encoder(vision_states, **kwargs), None
+        num_vision_tokens = vision_states.shape[1]
+        fused = torch.cat([vision_states, text_states], dim=1)
+        attention_mask = None
+        if text_mask is not None:
+            attention_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=fused,
+                attention_mask=nn.functional.pad(text_mask, (num_vision_tokens, 0), value=True),
+            )
+        fused = self.fusion_encoder(fused, attention_mask, **kwargs)
+        return fused[:, :num_vision_tokens], fused[:, num_vision_tokens:]
+
+    def decode_slots(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
+        """Decoded states [B, T - 2, D] of every slot: visible tags ask with their fused state, the others with the
+        mask vector, padding too, so that the number of tags does not leak."""
+        config = self.config
+        hidden_slots = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight  # [T, D]
+        queries = hidden_slots.expand(len(vision_states), -1, -1)
+        if visible is None:
+            queries = torch.cat([text_states[:, :1], queries[:, 1:-1], text_states[:, 1:]], dim=1)
+        else:
+            known = torch.where(visible.mask[..., None], text_states, hidden_slots[visible.positions])
+            queries = queries.scatter(1, visible.positions[..., None].expand_as(known), known.to(queries.dtype))
+        return self.tag_decoder(queries, vision_states, **kwargs)[:, 1 : config.max_tag_tokens - 1]
+
+    def decode_one_slot(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
+        """Decoded state [B, 1, D] of one hidden slot: with tags in random order every hidden slot learns the same
+        distribution, so one asks for all at a fraction of the decoder's and the head's cost."""
+        query = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight[1]
+        queries = torch.cat([text_states, query.expand(len(vision_states), 1, -1)], dim=1)
+        attention_mask = None
+        if visible is not None:
+            attention_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=queries,
+                attention_mask=nn.functional.pad(visible.mask, (0, 1), value=True),
+            )
+        return self.tag_decoder(queries, vision_states, attention_mask, **kwargs)[:, -1:]
+
+    def tag_loss(self, decoded: torch.Tensor, tag_labels: torch.Tensor) -> torch.Tensor:
+        """Eq. 5: mean over a post's hidden tags, then over the posts. A post that hides none adds 0.
+
+        The head runs only where a tag is scored: no logits of shape [B, T - 2, K] come into being.
+        """
+        tag_labels = tag_labels[:, 1 : self.config.max_tag_tokens - 1]
+        is_scored = tag_labels != IGNORE_INDEX
+        scored_logits = self.tag_head(decoded[:, : tag_labels.shape[1]][is_scored])  # [scored, K]
+        losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[is_scored], reduction="none")
+        per_post = losses.new_zeros(len(tag_labels)).index_add(0, is_scored.nonzero()[:, 0], losses)
+        return (per_post / is_scored.sum(dim=1).clamp(min=1)).mean()
+
+    def total_loss(self, character_loss, tag_loss):
+        """Eq. 6, of whatever was given labels."""
+        weighted = [
+            weight * loss
+            for weight, loss in (
+                (self.config.character_loss_weight, character_loss),
+                (self.config.tag_loss_weight, tag_loss),
+            )
+            if loss is not None
+        ]
+        return sum(weighted) if weighted else None
+
+
+__all__ = ["MFDNModel", "MFDNOutput", "MFDNPreTrainedModel"]

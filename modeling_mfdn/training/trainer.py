@@ -1,0 +1,174 @@
+"""transformers.Trainer with what MFDN adds: hidden tags, two losses in the log, validation in both modalities."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ..evaluation.evaluation_loop import evaluate_model
+from .curriculum import MaskScheduler
+from .data import MFDNCollator, apply_color
+from .learning_rate import default_warmup_steps, learning_rate_factor
+from .masking import hide_tags, step_generator
+
+
+@dataclass
+class MFDNTrainingArguments(TrainingArguments):
+    """transformers.TrainingArguments with the paper's recipe as defaults (§V-A)."""
+
+    _argument_group_name = "transformers.TrainingArguments, with the paper's recipe as defaults"
+
+    output_dir: str = field(default="mfdn", metadata={"help": "folder for checkpoints and the trained model"})
+    num_train_epochs: float = field(default=50, metadata={"help": "passes over the training split (paper: 50)"})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "posts a step and device (paper: 64)"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "posts a step and device in evaluation"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "base rate; the schedule is two-stage cosine"})
+    optim: str = field(default="sgd", metadata={"help": "optimizer, a name that transformers knows (paper: sgd)"})
+    # Paper §V-A says only "SGD". Here: momentum 0.9, no weight decay and no clipping, as in animesion.
+    optim_args: str | None = field(default="momentum=0.9", metadata={"help": "further optimizer arguments, a=1,b=2"})
+    weight_decay: float = field(default=0.0, metadata={"help": "weight decay (LayerNorm and biases are left out)"})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "gradient clipping; 0 = none"})
+    warmup_steps: float = field(
+        default=-1, metadata={"help": "linear warm-up: steps, or a fraction below 1; -1 = min(1000, a twentieth)"}
+    )
+    eval_strategy: str = field(default="epoch", metadata={"help": "when to validate, in both modalities"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint"})
+    save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
+    dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "keep False: the collator needs all columns"})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is always used"})
+
+    def __post_init__(self):
+        self.scaled_warmup = self.warmup_steps < 0
+        self.warmup_steps = max(0, self.warmup_steps)
+        super().__post_init__()
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        if self.scaled_warmup:
+            return default_warmup_steps(num_training_steps)
+        return super().get_warmup_steps(num_training_steps)
+
+
+class EpochSetter(TrainerCallback):
+    """Tells the collator the epoch, which seeds its crops, flips, colours and drawn tags."""
+
+    def __init__(self, collator: MFDNCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.collator.set_epoch(round(state.epoch or 0))
+
+
+class MFDNTrainer(Trainer):
+    """Trains an [`MFDNModel`] on batches of [`MFDNCollator`].
+
+    Args:
+        mask_scheduler: the callback that holds the current mask ratio; None for a model of the "image" modality.
+        data_collator: for training; `eval_collator` for validation (no augmentation, fixed choice of tags).
+        tag_aggregation: how slot distributions become one score a tag in validation, see `aggregate_tag_scores`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        eval_collator: MFDNCollator,
+        mask_scheduler: MaskScheduler | None = None,
+        tag_aggregation: str = "noisy_or",
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator
+        self.mask_scheduler = mask_scheduler
+        self.tag_aggregation = tag_aggregation
+        if mask_scheduler is not None:
+            self.add_callback(mask_scheduler)
+        self.add_callback(EpochSetter(self.data_collator))
+        self._micro_step = (-1, 0)  # (optimizer step, batches since)
+        self._losses: dict[str, list[torch.Tensor]] = {}  # of each batch since the last log
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Two-stage cosine decay with warm-up, whatever `lr_scheduler_type` says."""
+        if self.lr_scheduler is None:
+            warmup_steps = self.args.get_warmup_steps(num_training_steps)
+            factor: Callable[[int], float] = lambda step: learning_rate_factor(  # noqa: E731
+                min(step, num_training_steps), num_training_steps, warmup_steps
+            )
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        """Colour jitter and hidden tags, both on the device, then the model's two losses (Eq. 6)."""
+        config = self.accelerator.unwrap_model(model).config
+        batch = {"pixel_values": apply_color(inputs["pixel_values"], inputs.get("color_matrix"))}
+        batch["labels"] = inputs["labels"]
+        if config.modality == "image+tags":
+            batch["input_ids"], tag_labels = hide_tags(
+                inputs["input_ids"], self.mask_scheduler.ratio, config, self._next_generator(inputs["input_ids"].device)
+            )
+            batch["attention_mask"] = inputs["attention_mask"]
+            if config.predicts_tags:
+                batch["tag_labels"] = tag_labels
+        outputs = model(**batch)
+        for name in ("character_loss", "tag_loss"):
+            if (loss := getattr(outputs, name)) is not None:
+                self._losses.setdefault(name, []).append(loss.detach())
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _next_generator(self, device: torch.device) -> torch.Generator:
+        step, micro_step = self._micro_step
+        self._micro_step = (self.state.global_step, micro_step + 1 if step == self.state.global_step else 0)
+        return step_generator(self.args.seed, *self._micro_step, self.args.process_index, device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds both losses (means since the last log, over all processes) and the mask ratio."""
+        if "loss" in logs:
+            for name, values in self._losses.items():
+                mean = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean")
+                logs[name] = round(mean.item(), 6)
+            self._losses.clear()
+            if self.mask_scheduler is not None:
+                logs["mask_ratio"] = round(self.mask_scheduler.ratio, 6)
+        super().log(logs, start_time)
+
+    def eval_dataloader(self, dataset) -> DataLoader:
+        """Batches in the data set's order, without augmentation."""
+        loader = DataLoader(
+            dataset,
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.eval_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        return self.accelerator.prepare_data_loader(loader)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Validation in both modalities: `eval_image_top1_accuracy`, `eval_image+tags_top1_accuracy`, …"""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        results = evaluate_model(
+            self.accelerator.unwrap_model(self.model),
+            self.eval_dataloader(dataset),
+            self.accelerator,
+            tag_aggregation=self.tag_aggregation,
+            progress=not self.args.disable_tqdm,
+        )
+        metrics = flatten_results(results, metric_key_prefix)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def flatten_results(results: dict, prefix: str) -> dict[str, float]:
+    """{"image": {"top1_accuracy": 0.5, "tags": {…}}} → {"eval_image_top1_accuracy": 0.5}; of the tag metrics only the
+    mean average precision over all tags."""
+    metrics = {}
+    for modality in ("image", "image+tags"):
+        for name, value in results.get(modality, {}).items():
+            if name == "tags":
+                metrics[f"{prefix}_{modality}_tag_map"] = value["all"]["mean_average_precision"]
+            else:
+                metrics[f"{prefix}_{modality}_{name}"] = value
+    return metrics
