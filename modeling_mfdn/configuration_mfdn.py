@@ -71,6 +71,17 @@ class MFDNConfig(PreTrainedConfig):
                 "AutoModelForImageClassification": "modeling_mfdn.MFDNModel",
             },
         )
+        # A saved folder answers to the task by itself, in a process that never imported this package.
+        kwargs.setdefault(
+            "custom_pipelines",
+            {
+                "character-tagging": {
+                    "impl": "pipeline_mfdn.MFDNPipeline",
+                    "pt": ["AutoModelForImageClassification"],
+                    "type": "multimodal",
+                }
+            },
+        )
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
@@ -85,7 +96,7 @@ class MFDNConfig(PreTrainedConfig):
                 f"{self.num_attention_heads}."
             )
         if self.max_tag_tokens < 3:
-            raise ValueError(f"max_tag_tokens counts [CLS] and [SEP] and must be at least 3, got {self.max_tag_tokens}.")
+            raise ValueError(f"max_tag_tokens, with [CLS] and [SEP], must be at least 3, got {self.max_tag_tokens}.")
         if self.modality not in MODALITIES:
             raise ValueError(f"modality must be one of {MODALITIES}, got {self.modality!r}.")
 

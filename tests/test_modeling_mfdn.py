@@ -256,7 +256,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, batch, tiny_conf
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model.train().zero_grad()
         torch.manual_seed(0)
         model(**hidden, labels=torch.zeros(4, dtype=torch.long), tag_labels=tag_labels).loss.backward()

@@ -1,0 +1,299 @@
+"""Build Dan:mul (paper §III): the dump of a tagged image board in, a folder for `load_dataset("danmul")` out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset_scripts import select_posts as rules
+from dataset_scripts.danmul_folder import new_folder, record_build, refuse_existing, write_lists
+from dataset_scripts.describe import table_1, table_1_markdown
+from dataset_scripts.find_metadata import Metadata, find_metadata, split_into_ranges
+from dataset_scripts.images import ImageListing, check_images, list_images
+from dataset_scripts.posts import Parsed, PostsTable, merge, parse
+from dataset_scripts.split_posts import assign_splits
+from dataset_scripts.write_parquet import plan_shards, write_shard
+
+PAPER_TAGS = 25_404
+IMAGES_PER_TASK = 5_000
+SHOWN_BAD_LINES = 5
+
+HELP = """Build the data set Dan:mul from a dump. Defaults are the rules of paper §III.A; every rule reports its count.
+
+Expects DUMP/512px/NNNN/ID.jpg (NNNN = id % 1000) and JSON lines in DUMP/metadata*/, either generation.
+Writes OUTPUT/data/*.parquet, README.md, tags.json, characters.json, build.json, statistics.json, and rejects.jsonl
+when lines were malformed. OUTPUT appears only when it is complete."""
+EXAMPLE = """examples:
+  python -m dataset_scripts.build_danmul --source DUMP --output danmul --dry_run    # the table of rules, in seconds
+  python -m dataset_scripts.build_danmul --source DUMP --output danmul
+  python -c 'from datasets import load_dataset; print(load_dataset("danmul"))'"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line. Defaults are the paper's values."""
+    parser = argparse.ArgumentParser(
+        "build_danmul", description=HELP, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument_group("dump").add_argument
+    add("--source", required=True, metavar="DUMP", help="folder of the dump")
+    add("--metadata", choices=("auto", "nested", "flat"), default="auto",
+        help="generation of the metadata: nested = tags lists (2017-2020), flat = tag_string_* (2021); auto looks "
+        "inside and prefers flat where both are there (default: auto)")  # fmt: skip
+    add("--max_bad_share", type=share, default=0.01, metavar="SHARE",
+        help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)")
+    add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
+    add = parser.add_argument_group("rules").add_argument
+    add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")
+    add("--drop_deleted", action="store_true", help="drop posts marked deleted; the paper does not say so")
+    add("--min_posts", type=positive, default=10, metavar="N", help="drop characters with fewer posts (default: 10)")
+    add("--emoticon_pattern", type=pattern, default=rules.EMOTICON_PATTERN, metavar="REGEX",
+        help="drop tags that this Python expression matches in full (default: an ASCII tag with a symbol and without "
+        "two letters or digits in a row)")
+    add("--min_tag_posts", type=positive, default=2, metavar="N", help="drop tags on fewer posts (default: 2)")
+    add("--tfidf_threshold", type=float, default=0.2, metavar="X",
+        help="drop tags whose summed TF-IDF (Eq. 1) is smaller; see the ladder of --dry_run (default: 0.2)")
+    add("--log_base", choices=tuple(rules.LOG_BASES), default="natural", help="of Eq. 1 (default: natural)")
+    add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")
+    add("--overwrite", action="store_true", help="replace a data set that an earlier run wrote there")
+    add("--shard_size_mb", type=positive, default=400, metavar="MB", help="image bytes per shard (default: 400)")
+    add("--workers", type=positive, default=2, metavar="N", help="processes; 1 = this one alone (default: 2)")
+    add("--dry_run", action="store_true", help="print the rules and the thresholds; open no image, write nothing")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
+def pattern(text: str) -> str:
+    """A valid regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"expected a regular expression, got {text!r}: {error}") from error
+    return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after an error of the user's input in one sentence."""
+    options = build_parser().parse_args(argv)
+    # Spawned, not forked: Arrow's threads do not survive a fork. The processes start with the first task they get.
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        try:
+            build(options, pool if options.workers > 1 else None)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def build(options: argparse.Namespace, executor: Executor | None = None) -> None:
+    """Everything, in order. Any Executor does (its tasks are picklable); None runs them here, one after another.
+
+    Raises ValueError or OSError (FileNotFoundError, FileExistsError) with a sentence for the user.
+    """
+    source, output = Path(options.source), Path(options.output).absolute()
+    if not options.dry_run:
+        refuse_existing(output, options.overwrite)
+
+    # 1. Read
+    metadata = find_metadata(source, options.metadata)
+    print(metadata.describe(source), flush=True)
+    listing = list_images(source)
+    parsed = read_metadata(metadata, source, options.max_bad_share, executor)
+    selection = rules.Selection(parsed.posts, len(parsed.other_tags - set(parsed.posts.tag_names)))
+    parsed.posts = parsed.other_tags = None  # 2 GB at full size; the selection holds what is left
+
+    # 2. Select posts, then tags, in the paper's order
+    problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
+    num_conflicts = apply_post_rules(selection, listing, options)
+    checked_ids, checked_bytes = selection.posts.post_ids, None
+    if not options.dry_run:
+        checked_ids, checked_bytes, broken = check_selected(selection.posts, listing, executor)
+        vanished = broken.get("missing", problems["missing"])
+        problems = broken | {"missing": np.union1d(problems["missing"], vanished)}
+        bad_ids = np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
+        selection.drop_posts("readable_image", rules.in_sorted(selection.posts.post_ids, bad_ids))
+    if options.strict:
+        refuse_problems(problems)
+    selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
+    scores, ladder = apply_tag_rules(selection, options)
+    print(rules.format_rules(selection.rules))
+    print_problems(parsed, problems, num_conflicts, listing)
+    print_ladder(scores, ladder)
+    if not len(selection.posts):
+        raise ValueError(
+            f"Expected characters with {options.min_posts} posts or more, but the rules above left no post: "
+            "lower --min_posts, or check that images and metadata come from the same dump."
+        )
+    if options.dry_run:
+        print("Dry run: no image was opened (readable_image is not in the table) and nothing was written.")
+        return
+
+    # 3. Split and write
+    scores = dict(zip(selection.posts.tag_names, scores.tolist(), strict=True))
+    posts = rules.in_canonical_order(selection.posts)
+    splits = assign_splits(posts.post_ids, posts.characters, options.seed)
+    statistics = table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names))
+    record = record_build(options, parsed, metadata, selection, posts, splits, problems)
+    record |= {"duplicate_ids_that_differ": num_conflicts, "tfidf_thresholds": ladder}
+    record["image_files_ignored"] = listing.num_ignored
+    image_bytes = checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
+    shard_bytes = options.shard_size_mb * 10**6
+    with new_folder(output, options.overwrite) as folder:
+        tasks = plan_shards(folder / "data", posts, splits, image_bytes, listing, shard_bytes, options.seed)
+        progress = tqdm(total=len(posts), desc="writing posts", unit=" posts", disable=None)
+        record["shards"] = []
+        for _, shard in run(write_shard, tasks, executor):
+            record["shards"].append(shard)
+            progress.update(shard["rows"])
+        progress.close()
+        write_lists(folder, posts, splits, scores, parsed.bad_lines, record, statistics)
+    print(table_1_markdown(statistics))
+    for split, number in record["counts"]["characters_without_posts"].items():
+        if number:
+            print(f"{number:,} characters are so small that they have no {split} post.")
+    print(f"Wrote {options.output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
+
+
+def run(function: Callable, tasks: Iterable, executor: Executor | None, ahead: int = 8) -> Iterator[tuple]:
+    """(task, function(task)) in the order of the tasks, at most `ahead` of them in flight, so that memory is bounded.
+
+    `Executor.map` would take all tasks at once, every post of the data set with them. One task alone runs here.
+    """
+    tasks, pending = iter(tasks), deque()
+    first = next(tasks, None)
+    second = next(tasks, None)
+    if executor is None or second is None:
+        for task in chain((first, second), tasks):
+            if task is not None:
+                yield task, function(task)
+        return
+    for task in chain((first, second), tasks):
+        if len(pending) >= ahead:
+            done, future = pending.popleft()
+            yield done, future.result()
+        pending.append((task, executor.submit(function, task)))
+    while pending:
+        done, future = pending.popleft()
+        yield done, future.result()
+
+
+def read_metadata(metadata: Metadata, source: Path, max_bad_share: float, executor: Executor | None) -> Parsed:
+    """All posts of the dump. Raises ValueError when more than `max_bad_share` of the lines are malformed."""
+    tasks = split_into_ranges(metadata, source)
+    progress = tqdm(run(parse, tasks, executor), "reading metadata", len(tasks), unit=" ranges", disable=None)
+    parsed = merge(progress)
+    for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
+        print(f"{bad.file}:{bad.line}: {bad.reason}", file=sys.stderr)
+    if len(parsed.bad_lines) > max_bad_share * parsed.num_records:
+        bad = parsed.bad_lines[0]
+        raise ValueError(
+            f"Expected at most {max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} of "
+            f"{parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the file or raise "
+            "--max_bad_share."
+        )
+    return parsed
+
+
+def apply_post_rules(selection: rules.Selection, listing: ImageListing, options: argparse.Namespace) -> int:
+    """The rules over posts that need no image file. Returns the number of ids whose records differ."""
+    selection.drop_posts("has_image", rules.posts_without_image(selection.posts, listing.ids))
+    if options.ratings:
+        selection.drop_posts("ratings", rules.posts_of_other_ratings(selection.posts, options.ratings))
+    if options.drop_deleted:
+        selection.drop_posts("not_deleted", rules.deleted_posts(selection.posts))
+    selection.drop_posts("single_character", rules.posts_not_of_one_character(selection.posts))
+    duplicates, num_conflicts = rules.duplicate_posts(selection.posts)
+    selection.drop_posts("unique_id", duplicates)
+    return num_conflicts
+
+
+def check_selected(
+    posts: PostsTable, listing: ImageListing, executor: Executor | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Sorted ids of the posts, the bytes of their images, and the ids of broken ones by reason.
+
+    Before min_posts is counted: a broken image can push a character under the minimum.
+    """
+    post_ids = np.sort(posts.post_ids)
+    parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
+    results = run(check_images, (listing.paths(part) for part in parts), executor)
+    sizes, reasons = [np.array([], np.int64)], []
+    for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
+        sizes.append(part_sizes)
+        reasons += part_reasons
+    reasons = np.array(reasons, object)
+    broken = {reason: post_ids[reasons == reason] for reason in sorted(set(reasons) - {""})}
+    return post_ids, np.concatenate(sizes), broken
+
+
+def refuse_problems(problems: dict[str, np.ndarray]) -> None:
+    """--strict: raises ValueError when an image is missing or broken."""
+    found = [f"{len(ids):,} {reason} (post {ids[0]})" for reason, ids in sorted(problems.items()) if len(ids)]
+    if found:
+        raise ValueError(
+            f"--strict expects every image to be there and whole, found {', '.join(found)}: fetch those again, or "
+            "build without --strict to drop them."
+        )
+
+
+def apply_tag_rules(selection: rules.Selection, options: argparse.Namespace) -> tuple[np.ndarray, list[dict]]:
+    """The rules over tags. Returns Eq. 1 for every tag name and how many tags each threshold would leave."""
+    selection.drop_tags("emoticon_tags", rules.emoticon_tags(selection.posts, options.emoticon_pattern))
+    selection.drop_tags("min_tag_posts", rules.rare_tags(selection.posts, options.min_tag_posts))
+    scores = rules.tf_idf_sums(selection.posts, options.log_base)
+    in_use = rules.count_posts_of_tags(selection.posts) > 0
+    ladder = rules.threshold_ladder(scores[in_use], options.tfidf_threshold)
+    selection.drop_tags("tf_idf_sum", rules.low_tf_idf_tags(scores, options.tfidf_threshold))
+    return scores, ladder
+
+
+def print_problems(
+    parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, listing: ImageListing
+) -> None:
+    """What was skipped on the way, in one line each; nothing when there was nothing."""
+    lines = {
+        "malformed metadata lines": len(parsed.bad_lines),
+        "records without id": parsed.num_without_id,
+        "ids whose records differ (the one with most tags is kept)": num_conflicts,
+        "files in 512px that are no NNNN/ID.jpg": listing.num_ignored,
+    } | {f"images {reason}": len(ids) for reason, ids in problems.items()}
+    for what, number in lines.items():
+        if number:
+            print(f"{what}: {number:,}")
+
+
+def print_ladder(scores: np.ndarray, ladder: list[dict]) -> None:
+    """The thresholds of Eq. 1 and what each would leave."""
+    steps = "  ".join(f"{step['threshold']:g}: {step['tags']:,}" for step in ladder)
+    print(f"tags left by a threshold of Eq. 1 of  {steps}")
+    threshold = rules.threshold_for(scores[scores > 0], PAPER_TAGS)
+    if threshold is not None:
+        print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""The folder `danmul/`: it appears complete or not at all; its JSON lists, its record of the build, its card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from dataset_scripts.describe import SPECIAL_TOKENS, dataset_card
+from dataset_scripts.find_metadata import Metadata
+from dataset_scripts.posts import BadLine, Parsed, PostsTable, write_rejects
+from dataset_scripts.select_posts import Selection, count_posts_of_tags
+from dataset_scripts.split_posts import SPLITS
+
+LISTED_IDS = 1_000  # of missing or broken images, per reason
+PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
+NOT_RECORDED = ("output", "workers", "overwrite", "dry_run")  # no byte of the data set depends on them
+
+
+def refuse_existing(output: Path, overwrite: bool) -> None:
+    """Raises FileExistsError when something stands at `output` that this run may not replace."""
+    if not output.exists() and not output.is_symlink():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not (output / "build.json").is_file():
+        raise FileExistsError(
+            f"--output expects a new folder, but {output} exists and is no data set of this command (it has no "
+            "build.json): choose another name or remove it yourself."
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"--output expects a new folder, but {output} holds a data set already: "
+            "choose another name or replace it with --overwrite."
+        )
+
+
+@contextmanager
+def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A sibling `output.partial` to write in, renamed to `output` if the block succeeds and removed if it fails."""
+    partial, old = output.with_name(f"{output.name}.partial"), output.with_name(f"{output.name}.old")
+    for leftover in (partial, old):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        (partial / "data").mkdir(parents=True)
+        yield partial
+        refuse_existing(output, overwrite)  # again: a build takes hours
+        if output.exists():
+            output.rename(old)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def record_build(
+    options: argparse.Namespace, parsed: Parsed, metadata: Metadata, selection: Selection,
+    posts: PostsTable, splits: np.ndarray, problems: dict[str, np.ndarray],
+) -> dict:
+    """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
+    ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
+    return {
+        "source": options.source,
+        "metadata": {
+            "generation": metadata.generation,
+            "files": sorted(str(path.relative_to(options.source)) for path in metadata.files),
+            "not_read": sorted(str(path.relative_to(options.source)) for path in metadata.not_read),
+            "lines": parsed.num_records,
+            "bad_lines": len(parsed.bad_lines),
+            "without_id": parsed.num_without_id,
+        },
+        "options": {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED},
+        "counts": {
+            "posts": len(posts),
+            "characters": len(posts.character_names),
+            "tags": len(posts.tag_names),
+            "tags_and_special_tokens": len(posts.tag_names) + SPECIAL_TOKENS,
+            "posts_without_tags": int(np.count_nonzero(posts.tag_counts == 0)),
+            "splits": {name: int(np.count_nonzero(splits == split)) for split, name in enumerate(SPLITS)},
+            "characters_without_posts": {
+                name: len(posts.character_names) - len(np.unique(posts.characters[splits == split]))
+                for split, name in enumerate(SPLITS)
+            },
+            "ratings": dict(sorted((name, number) for name, number in ratings.items() if number)),
+        },
+        "rules": selection.table(),
+        "images": {
+            reason: {"count": len(ids), "post_ids": ids[:LISTED_IDS].tolist()}
+            for reason, ids in sorted(problems.items())
+            if len(ids)
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def write_lists(
+    folder: Path, posts: PostsTable, splits: np.ndarray, scores: dict[str, float], bad_lines: list[BadLine],
+    record: dict, statistics: dict,
+) -> None:
+    """Every file of the folder but the shards. `posts` in canonical order; `scores`: Eq. 1 by tag name."""
+    write_json(folder / "tags.json", tag_vocabulary(posts, scores))
+    write_json(folder / "characters.json", character_list(posts, splits))
+    write_json(folder / "build.json", record)
+    write_json(folder / "statistics.json", statistics)
+    if bad_lines:
+        write_rejects(folder / "rejects.jsonl", bad_lines)
+    card = dataset_card(record, statistics, has_share=(folder / "share").is_dir())
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def tag_vocabulary(posts: PostsTable, scores: dict[str, float]) -> list[dict]:
+    """Tags with posts and Eq. 1, most frequent first, ties by name. The order is that of the tag ids to come."""
+    counts = count_posts_of_tags(posts).tolist()
+    rows = sorted(zip(posts.tag_names, counts, strict=True), key=lambda row: (-row[1], row[0]))
+    # Six places: the logarithm may differ in the last bit from one processor to the next.
+    return [{"tag": tag, "posts": number, "score": round(scores[tag], 6)} for tag, number in rows]
+
+
+def character_list(posts: PostsTable, splits: np.ndarray) -> list[dict]:
+    """Characters with their posts in all and per split, in the order of the ClassLabel (by name)."""
+    num_characters = len(posts.character_names)
+    columns = {"posts": np.bincount(posts.characters, minlength=num_characters)}
+    for split, name in enumerate(SPLITS):
+        columns[name] = np.bincount(posts.characters[splits == split], minlength=num_characters)
+    return [
+        {"character": name} | {column: int(counts[code]) for column, counts in columns.items()}
+        for code, name in enumerate(posts.character_names)
+    ]
+
+
+def write_json(path: Path, content: dict | list) -> None:
+    """Indented UTF-8; one record a line for lists, which are long."""
+    if isinstance(content, list):
+        text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]"
+    else:
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")

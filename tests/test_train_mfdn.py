@@ -1,0 +1,245 @@
+"""The training script from its command line to the saved model, on a data set of coloured squares."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+from safetensors.torch import load_file
+
+import train_mfdn
+from modeling_mfdn import MFDNModel
+from modeling_mfdn.training.curriculum import mask_ratio
+from modeling_mfdn.training.learning_rate import learning_rate_factor
+
+ROOT = Path(train_mfdn.__file__).parent
+COLORS = {"aka": (200, 40, 40), "ao": (40, 60, 200), "midori": (40, 180, 60)}
+TAGS = [f"tag_{i}" for i in range(12)]
+NUM_POSTS = {"train": 22, "validation": 7, "test": 9}
+TINY_MODEL = {
+    "image_size": 16, "patch_size": 8, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 20,
+    "num_vision_layers": 1, "num_text_layers": 2, "num_fusion_layers": 1, "num_decoder_layers": 1, "max_tag_tokens": 9,
+}  # fmt: skip
+
+
+def make_rows(count: int, first_id: int) -> list[dict]:
+    rows = []
+    for post_id in range(first_id, first_id + count):
+        rng = np.random.default_rng(post_id)
+        character = post_id % 3
+        pixels = np.full((24, 24, 3), list(COLORS.values())[character]) + rng.integers(-30, 30, (24, 24, 3))
+        file = io.BytesIO()
+        PILImage.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
+        tags = sorted(rng.choice(TAGS, size=post_id % 5, replace=False).tolist())  # none, up to 4
+        rows.append(
+            {
+                "post_id": post_id,
+                "image": {"bytes": file.getvalue(), "path": f"{post_id}.jpg"},
+                "character": character,
+                "tags": tags,
+                "rating": "s",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def danmul(tmp_path_factory):
+    """A data set folder as dataset_scripts.build_danmul writes it, as far as training reads it."""
+    folder = tmp_path_factory.mktemp("data") / "danmul"
+    (folder / "data").mkdir(parents=True)
+    features = Features(
+        post_id=Value("int64"),
+        image=Image(),
+        character=ClassLabel(names=list(COLORS)),
+        tags=List(Value("string")),
+        rating=Value("string"),
+    )
+    first_id = 1
+    for split, count in NUM_POSTS.items():
+        rows = Dataset.from_list(make_rows(count, first_id), features=features)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+        first_id += count
+    (folder / "tags.json").write_text(
+        json.dumps([{"tag": tag, "posts": 20 - i, "score": 1.0} for i, tag in enumerate(TAGS)])
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_model_size(monkeypatch):
+    monkeypatch.setitem(train_mfdn.MODEL_SIZES, "tiny", TINY_MODEL)
+
+
+def train(danmul, output_dir, *flags) -> dict:
+    steps = ["--max_steps", "12", "--eval_strategy", "steps", "--eval_steps", "6", "--save_strategy", "steps"]
+    return train_mfdn.main(
+        ["--dataset", str(danmul), "--model_size", "tiny", "--output_dir", str(output_dir), *steps, "--save_steps", "5",
+         "--logging_steps", "1", "--per_device_train_batch_size", "4", "--dataloader_num_workers", "0",
+         "--save_total_limit", "5", "--use_cpu", *flags]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(danmul, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "mfdn"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(train_mfdn.MODEL_SIZES, "tiny", TINY_MODEL)
+        results = train(danmul, folder, "--evaluate_test")
+    return folder, results
+
+
+def log_of(folder: Path) -> list[dict]:
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
+
+
+def test_log_has_rate_ratio_and_both_losses_of_every_step(trained):
+    folder, _ = trained
+    logs = [entry for entry in log_of(folder) if "loss" in entry]
+    assert [entry["step"] for entry in logs] == list(range(1, 13))
+    for entry in logs:
+        done = entry["step"] - 1
+        assert entry["mask_ratio"] == pytest.approx(mask_ratio(done, 12), abs=1e-6)
+        assert entry["learning_rate"] == pytest.approx(1e-3 * learning_rate_factor(done, 12, 0), rel=1e-4)
+        assert entry["loss"] == pytest.approx(entry["character_loss"] + entry["tag_loss"], abs=2e-3)
+    assert logs[0]["tag_loss"] == 0.0  # nothing is hidden in the first step
+    assert logs[-1]["tag_loss"] > 0.0
+
+
+def test_validation_is_in_both_modalities(trained):
+    folder, _ = trained
+    validations = [entry for entry in log_of(folder) if "eval_image_top1_accuracy" in entry]
+    assert [entry["step"] for entry in validations] == [6, 12]
+    for name in ("top1_accuracy", "top5_accuracy", "tag_map"):
+        assert {f"eval_image_{name}", f"eval_image+tags_{name}"} <= set(validations[0])
+
+
+def test_results_count_every_test_image_once(trained):
+    folder, results = trained
+    written = json.loads((folder / "results.json").read_text())
+    assert written["num_images"] == results["num_images"] == NUM_POSTS["test"]
+    assert written["split"] == "test"
+    assert 0.0 <= written["image+tags"]["top1_accuracy"] <= written["image+tags"]["top5_accuracy"] <= 1.0
+
+
+def test_folder_holds_model_processor_tokenizer_code_and_pictures(trained):
+    folder, _ = trained
+    expected = (
+        "config.json model.safetensors processor_config.json preprocessor_config.json tokenizer.json "
+        "configuration_mfdn.py layers_mfdn.py modeling_mfdn.py processing_mfdn.py pipeline_mfdn.py "
+        "results.json training_curves.png example.png"
+    )
+    assert set(expected.split()) <= {path.name for path in folder.iterdir()}
+    assert not (folder / "unfinished_save").exists()
+    assert MFDNModel.from_pretrained(folder).config.id2label == dict(enumerate(COLORS))
+
+
+@pytest.mark.parametrize("checkpoint", [5, 10])
+def test_resumed_run_has_the_very_weights_of_the_unbroken_one(trained, danmul, tmp_path, checkpoint):
+    folder, _ = trained
+    train(danmul, tmp_path / "resumed", "--resume_from_checkpoint", str(folder / f"checkpoint-{checkpoint}"))
+    unbroken, resumed = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "resumed"))
+    assert unbroken.keys() == resumed.keys()
+    assert [name for name in unbroken if not torch.equal(unbroken[name], resumed[name])] == []
+
+
+def test_same_seed_gives_the_same_weights_with_any_number_of_workers(trained, danmul, tmp_path):
+    folder, _ = trained
+    train(danmul, tmp_path / "again", "--dataloader_num_workers", "2")
+    one, two = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "again"))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_gradient_accumulation_keeps_the_schedule_in_optimizer_steps(danmul, tmp_path):
+    train(danmul, tmp_path / "run", "--gradient_accumulation_steps", "2")
+    ratios = [entry["mask_ratio"] for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert ratios == pytest.approx([mask_ratio(step, 12) for step in range(12)], abs=1e-6)
+
+
+def test_unimodal_vit_and_mfdn_without_mlm_are_one_flag_away(danmul, tmp_path):
+    vit = train(danmul, tmp_path / "vit", "--train_modality", "image", "--evaluate_test")
+    assert MFDNModel.from_pretrained(tmp_path / "vit").config.modality == "image"
+    assert "image+tags" not in vit and "tags" not in vit["image"]
+    no_mlm = train(danmul, tmp_path / "no_mlm", "--mask_schedule", "none", "--evaluate_test")
+    assert MFDNModel.from_pretrained(tmp_path / "no_mlm").config.num_decoder_layers == 0
+    assert {"image", "image+tags"} <= set(no_mlm) and "tags" not in no_mlm["image"]
+
+
+def test_bf16_and_textbook_augmentation_train(danmul, tmp_path):
+    train(danmul, tmp_path / "run", "--bf16", "--augment", "torchvision", "--max_steps", "2")
+    losses = [entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+
+
+def test_a_trained_model_is_not_overwritten_unasked(trained, danmul):
+    folder, _ = trained
+    with pytest.raises(ValueError, match="already holds a trained model.*--overwrite"):
+        train(danmul, folder)
+
+
+def test_resuming_from_nothing_says_so(danmul, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint-.*found none"):
+        train(danmul, tmp_path, "--resume_from_checkpoint", "last")
+
+
+def test_defaults_are_the_paper_with_a_dataset_and_quick_without():
+    _, paper = train_mfdn.parse_arguments(["--dataset", "danmul"])
+    assert (paper.learning_rate, paper.num_train_epochs, paper.per_device_train_batch_size) == (1e-3, 50, 64)
+    assert (paper.optim, paper.optim_args, paper.weight_decay, paper.max_grad_norm) == ("sgd", "momentum=0.9", 0, 0)
+    script, quick = train_mfdn.parse_arguments([])
+    assert script.model_size == "tiny" and quick.optim == "adamw_torch"
+    script, asked = train_mfdn.parse_arguments(["--model_size", "small", "--learning_rate", "0.5"])
+    assert (script.model_size, asked.learning_rate) == ("small", 0.5)  # a flag wins over the recipe
+
+
+def test_unknown_flags_are_errors():
+    with pytest.raises(ValueError, match="--no_such_flag"):
+        train_mfdn.parse_arguments(["--no_such_flag", "1"])
+
+
+def run_outside(command: str, cwd: Path, **environment) -> subprocess.CompletedProcess:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "OMP_"))}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **environment}
+    bin_folder = Path(sys.executable).parent
+    environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
+    return subprocess.run(shlex.split(command), cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_count_every_image_once(danmul, tmp_path):
+    """As two processes on a CPU are launched: --cpu --num_processes 2 starts one."""
+    done = run_outside(
+        "accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+        f"{ROOT / 'train_mfdn.py'} --dataset {danmul} --recipe quick --max_steps 3 --eval_steps 2 --save_steps 3 "
+        "--per_device_train_batch_size 4 --per_device_eval_batch_size 4 --dataloader_num_workers 0 --logging_steps 1",
+        tmp_path,
+        ACCELERATE_USE_CPU="1",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((tmp_path / "mfdn" / "trainer_state.json").read_text())
+    assert state["global_step"] == 3
+    assert json.loads((tmp_path / "mfdn" / "results.json").read_text())["num_images"] == NUM_POSTS["test"]
+
+
+@pytest.mark.slow
+def test_the_one_command_draws_builds_trains_evaluates_and_shows(tmp_path):
+    done = run_outside(
+        f"accelerate launch {ROOT / 'train_mfdn.py'} --posts 400 --max_steps 4 --eval_steps 4 --save_steps 4", tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "mini_booru" / "contact_sheet.jpg").exists()
+    results = json.loads((tmp_path / "mfdn" / "results.json").read_text())
+    assert results["num_images"] > 0 and {"image", "image+tags"} <= set(results)
+    assert "the model says" in done.stdout
+    again = run_outside(
+        f"accelerate launch {ROOT / 'train_mfdn.py'} --posts 300 --max_steps 4 --output_dir other", tmp_path
+    )
+    assert again.returncode != 0 and "Expected danmul/ built from 300 drawn posts" in again.stderr
