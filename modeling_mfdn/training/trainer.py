@@ -60,7 +60,8 @@ class EpochSetter(TrainerCallback):
         self.collator = collator
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.collator.set_epoch(round(state.epoch or 0))
+        # A resumed run begins within its epoch: 2.6 is epoch 2. A whole epoch may be stored as 2.9999999.
+        self.collator.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 class MFDNTrainer(Trainer):

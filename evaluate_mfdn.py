@@ -1,0 +1,175 @@
+"""Judge a trained MFDN on one split: characters and tags, from the image alone and from the image with tags."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLE = """example (one minute on a laptop, after `accelerate launch train_mfdn.py`):
+  python evaluate_mfdn.py --model mfdn --dataset danmul --split test --max_images 200
+several processes:
+  accelerate launch evaluate_mfdn.py --model mfdn --dataset danmul
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder written by train_mfdn.py, or its id on the Hub")
+    parser.add_argument("--dataset", default="danmul", help="data set folder or Hub id (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "validation", "test"],
+        help="on validation, also the best tag threshold is searched (default: %(default)s)",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="images a pass and device (default: %(default)s)")
+    parser.add_argument("--num_workers", type=int, default=2, help="processes that decode (default: %(default)s)")
+    parser.add_argument("--max_images", type=int, help="only the first so many images of the split")
+    parser.add_argument(
+        "--output", help="JSON to write (default: results.json in the model folder; results_SPLIT.json unless test)"
+    )
+    parser.add_argument(
+        "--tag_aggregation",
+        choices=["noisy_or", "max", "mean"],
+        help="how the tag slots become one score a tag (default: as saved with the model)",
+    )
+    parser.add_argument(
+        "--tag_threshold",
+        type=float,
+        help="score in [0, 1] from which a tag is predicted, for Hamming error and F1 (default: as saved)",
+    )
+    parser.add_argument(
+        "--tag_order",
+        default="random",
+        choices=["random", "alphabetical", "frequency"],
+        help="how given tags fill the slots; as in training (default: %(default)s)",
+    )
+    return parser
+
+
+def label_map(data_characters: Sequence[str], model_characters: Sequence[str]) -> list[int] | None:
+    """Label of the model for each character of the data set; None when both have the same names in the same order.
+
+    Raises:
+        ValueError: the data set has characters that the model does not know.
+    """
+    if list(data_characters) == list(model_characters):
+        return None
+    labels = {name: label for label, name in enumerate(model_characters)}
+    unknown = [name for name in data_characters if name not in labels]
+    if unknown:
+        raise ValueError(
+            f"The model knows {len(labels)} characters and the data set has {len(data_characters)}, of which the "
+            f"model does not know {len(unknown)}, {unknown[0]!r} for example. Needed: a data set whose characters the "
+            "model was trained on. Evaluate on the data set it was trained with, or train it on this one."
+        )
+    return [labels[name] for name in data_characters]
+
+
+def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
+    """Tags of the data set that the model does not know: how many, and how often they occur."""
+    columns = rows.select_columns(["tags"]).with_format("arrow")[:]
+    counts = columns["tags"].combine_chunks().flatten().value_counts()
+    known = set(tags)
+    unknown = [int(entry["counts"]) for entry in counts.to_pylist() if entry["values"] not in known]
+    return {"tags": len(unknown), "occurrences": sum(unknown)}
+
+
+def output_path(model: str, split: str, output: str | None) -> Path:
+    if output is not None:
+        path = Path(output)
+    elif Path(model).is_dir():
+        path = Path(model) / ("results.json" if split == "test" else f"results_{split}.json")
+    else:
+        raise ValueError(f"--model {model} is not a folder on this machine, so --output must say where results go.")
+    if not path.parent.is_dir():
+        raise ValueError(f"--output {path}: the folder {path.parent} does not exist. Create it first.")
+    return path
+
+
+def print_table(results: dict) -> None:
+    """Characters and, of all tags, ranking quality; the rest is in the JSON."""
+    print(f"\n{results['num_images']} images of {results['dataset']}, {results['split']}\n")
+    print("| modality   | top-1 | top-5 | macro top-1 | tag mAP | tag miss rate |")
+    print("|------------|------:|------:|------------:|--------:|--------------:|")
+    for modality in ("image", "image+tags"):
+        if modality not in results:
+            continue
+        scores = results[modality]
+        tag_cells = "      – |             –"
+        if "tags" in scores:
+            tags = scores["tags"]["all"]
+            tag_cells = f"{tags['mean_average_precision']:7.3f} | {tags['miss_rate']:13.1%}"
+        print(
+            f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
+            f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
+        )
+    print("\nimage: all tags are to be found. image+tags: half of a post's tags are given, the others to be found.")
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Returns what is written to results.json, without the versions."""
+    # ------------------------------------------------------------------ arguments
+    args = build_parser().parse_args(argv)
+    path = output_path(args.model, args.split, args.output)
+    # Here, because `evaluate` takes seconds to import and --help should not.
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+    from modeling_mfdn import MFDNModel, MFDNProcessor
+    from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, write_results
+    from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
+
+    accelerator = Accelerator()
+
+    # ------------------------------------------------------------------ model
+    model = MFDNModel.from_pretrained(args.model)
+    processor = MFDNProcessor.from_pretrained(args.model)
+    config = model.config
+    tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
+    aggregation = args.tag_aggregation or processor.tag_aggregation
+    threshold = processor.tag_threshold if args.tag_threshold is None else args.tag_threshold
+
+    # ------------------------------------------------------------------ data
+    with accelerator.main_process_first():
+        rows = load_split(args.dataset, args.split)
+    if args.max_images is not None:
+        rows = rows.select(range(min(args.max_images, len(rows))))
+    characters = [config.id2label[label] for label in range(config.num_labels)]
+    labels = label_map(read_characters(rows), characters)
+    unknown_tags = count_unknown_tags(rows, tags)
+    if unknown_tags["tags"] and accelerator.is_main_process:
+        print(f"{unknown_tags['tags']} tags ({unknown_tags['occurrences']} occurrences) are unknown to the model.")
+    collator = MFDNCollator(config, tags, training=False, tag_order=args.tag_order, label_map=labels)
+    loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
+
+    # ------------------------------------------------------------------ evaluation
+    results = evaluate_model(
+        accelerator.prepare_model(model, evaluation_mode=True),
+        accelerator.prepare_data_loader(loader),
+        accelerator,
+        tag_aggregation=aggregation,
+        tag_threshold=threshold,
+        tune_threshold=args.split == "validation",
+    )
+    results = {
+        "model": args.model,
+        "dataset": args.dataset,
+        "split": args.split,
+        "tag_aggregation": aggregation,
+        "tag_threshold": threshold,
+        "tag_order": args.tag_order,
+        "unknown_tags": unknown_tags,
+        **results,
+    }
+    if accelerator.is_main_process:
+        write_results(results, path)
+        print_table(results)
+        print(f"Everything else: {path}")
+    accelerator.end_training()
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""One pass over a split: characters and tags, from the image alone and from the image with tags."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..configuration_mfdn import MFDNConfig
+from ..processing_mfdn import aggregate_tag_scores
+from ..training.images import apply_color
+from .metrics import NO_CHARACTER, TagMetrics, TopKAccuracy
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "pillow", "simplejpeg")
+
+
+def evaluate_model(
+    model: nn.Module,
+    dataloader: Iterable[dict[str, torch.Tensor]],
+    accelerator: Accelerator,
+    *,
+    tag_aggregation: str = "noisy_or",
+    tag_threshold: float = 0.35,  # MFDNProcessor's default
+    tune_threshold: bool = False,
+    max_batches: int | None = None,
+    progress: bool = True,
+) -> dict:
+    """Judge a model in both modalities; every image counts once, whatever the batches and processes.
+
+    - "image": the picture alone. Tags: all tags of the post are to be found.
+    - "image+tags": characters with all tags given (up to T - 2 of them). Tags: *completion*, a second pass in which
+      half of the post's tags are hidden; the tags that were not given are to be found.
+
+    Args:
+        model: MFDNModel, or one with its outputs and `config`; its training mode is restored.
+        dataloader: batches of `MFDNCollator(training=False)`, prepared by `accelerator`.
+        accelerator: gathers the batches of all processes.
+        tag_aggregation: see `aggregate_tag_scores`.
+        tag_threshold: in [0, 1], for the Hamming error and F1 of tags.
+        tune_threshold: also search the best threshold; meant for the validation split.
+        max_batches: stop early.
+        progress: show a bar, on the main process.
+
+    Returns:
+        On every process the same `{"num_images": n, "image": {"top1_accuracy", "top5_accuracy",
+        "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}`. Without
+        "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder.
+    """
+    config = accelerator.unwrap_model(model).config
+    modalities = ["image", "image+tags"] if config.modality == "image+tags" else ["image"]
+    scores = {modality: _ModalityScores(config, tag_threshold, tune_threshold) for modality in modalities}
+    if config.num_labels < 5:
+        logger.warning("The model knows %d characters: top-5 accuracy is 1 by construction.", config.num_labels)
+
+    was_training = model.training
+    model.eval()
+    num_images = 0
+    bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
+    try:
+        for step, batch in enumerate(bar):
+            with torch.inference_mode():
+                predictions = _predict(model, batch, config, accelerator, tag_aggregation)
+                gathered = accelerator.gather_for_metrics(predictions)  # drops what padded the last batch
+            for modality in modalities:
+                scores[modality].add(gathered[modality])
+            num_images += len(gathered["image"]["labels"])
+            if step + 1 == max_batches:
+                if hasattr(dataloader, "end"):  # accelerate takes leave by itself only of a loader read to its end
+                    dataloader.end()
+                break
+    finally:
+        model.train(was_training)
+    if not num_images:
+        raise ValueError("The data loader gave no batch: the split is empty.")
+    return {"num_images": num_images} | {modality: scores[modality].compute() for modality in modalities}
+
+
+def write_results(results: dict, path: str | Path) -> None:
+    """Write results as JSON, with the versions they were computed with; the file is whole or not there."""
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    unfinished = Path(f"{path}.unfinished")
+    unfinished.write_text(json.dumps(results | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def hide_half(input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
+    """`input_ids` with half of each post's tags (rounded up) replaced by [MASK].
+
+    Which half follows from a hash of post and tag: not from slots, batch or seed, so all models get the same hints.
+
+    Args:
+        input_ids: [B, T] as MFDNCollator makes them.
+        post_id: [B].
+    """
+    is_tag = input_ids >= config.num_special_tokens
+    key = _hash(input_ids + _hash(post_id)[:, None]).masked_fill(~is_tag, torch.iinfo(torch.int64).max)
+    rank = key.argsort(dim=1, stable=True).argsort(dim=1)
+    num_given = is_tag.sum(dim=1, keepdim=True) // 2
+    return input_ids.masked_fill(is_tag & (rank >= num_given), config.mask_token_id)
+
+
+def _hash(values: torch.Tensor) -> torch.Tensor:
+    """Mixes int64 into [0, 2⁶²): multiply (wraps round, the same on every device), shift, multiply."""
+    values = values * -7046029254386353131
+    values = (values ^ ((values >> 32) & 0xFFFFFFFF)) * -4658895280553007687
+    return (values ^ ((values >> 29) & 0x7FFFFFFFF)) & (2**62 - 1)
+
+
+def _given_tags(input_ids: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
+    """[B, K] bool: the tags that `input_ids` show."""
+    labels = (input_ids - config.num_special_tokens).clamp(min=-1) + 1  # column 0 takes everything else
+    given = torch.zeros(len(input_ids), config.num_tags + 1, dtype=torch.bool, device=input_ids.device)
+    return given.scatter_(1, labels, True)[:, 1:]
+
+
+def _predict(model, batch: dict, config: MFDNConfig, accelerator: Accelerator, tag_aggregation: str) -> dict:
+    """{modality: {"top5" [b, 5], "losses" [b], "labels" [b], "scores", "targets" [b, K] and maybe "given"}}"""
+    pixel_values = apply_color(batch["pixel_values"], batch.get("color_matrix"))
+    labels = batch["labels"]
+
+    def forward(input_ids=None, **options):
+        if input_ids is not None:
+            options |= {"input_ids": input_ids, "attention_mask": batch["attention_mask"]}
+        with accelerator.autocast():
+            return model(pixel_values=pixel_values, **options)
+
+    def tag_scores(outputs, hidden_slots=None):
+        if outputs.tag_logits.shape[1] == 1:
+            hidden_slots = None  # a single query is always a hidden slot
+        return aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags, hidden_slots)
+
+    outputs = forward()
+    predictions = {"image": _character_predictions(outputs.logits, labels)}
+    if config.predicts_tags:
+        predictions["image"] |= {"scores": tag_scores(outputs), "targets": batch["tag_targets"]}
+    if config.modality == "image+tags":
+        predictions["image+tags"] = _character_predictions(
+            forward(batch["input_ids"], return_tag_logits=False).logits, labels
+        )
+    if config.predicts_tags:
+        input_ids = hide_half(batch["input_ids"], batch["post_id"], config)
+        predictions["image+tags"] |= {
+            # The slot of a given tag repeats that tag; only the others say something new.
+            "scores": tag_scores(forward(input_ids), input_ids[:, 1:-1] < config.num_special_tokens),
+            "targets": batch["tag_targets"],
+            "given": _given_tags(input_ids, config),
+        }
+    return predictions
+
+
+def _character_predictions(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    logits = logits.float()
+    top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return {
+        "top5": nn.functional.pad(top5, (0, 5 - top5.shape[1]), value=NO_CHARACTER),
+        "losses": nn.functional.cross_entropy(logits, labels, reduction="none"),
+        "labels": labels,
+    }
+
+
+class _ModalityScores:
+    """What is kept of all batches of one modality: labels, loss and counts, no logits."""
+
+    def __init__(self, config: MFDNConfig, tag_threshold: float, tune_threshold: bool):
+        self.accuracy = TopKAccuracy()
+        self.losses: list[torch.Tensor] = []
+        self.tags = None
+        if config.predicts_tags:
+            self.tags = TagMetrics(config.num_tags, threshold=tag_threshold, tune_threshold=tune_threshold)
+
+    def add(self, gathered: dict[str, torch.Tensor]):
+        self.accuracy.add_batch(predictions=gathered["top5"].tolist(), references=gathered["labels"].tolist())
+        self.losses.append(gathered["losses"].double().cpu())
+        if self.tags is not None:
+            self.tags.add_batch(
+                predictions=gathered["scores"], references=gathered["targets"], given=gathered.get("given")
+            )
+
+    def compute(self) -> dict:
+        results = self.accuracy.compute() | {"character_loss": float(torch.cat(self.losses).mean())}
+        if self.tags is not None:
+            results["tags"] = self.tags.compute()
+        return results

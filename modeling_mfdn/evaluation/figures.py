@@ -1,0 +1,212 @@
+"""Figures: how a training went, and what a model says about pictures (paper Fig. 4)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..processing_mfdn import pad_to_square
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#222222", "#6b6b6b", "#e6e6e6"
+BLUE, RED, ORANGE, TEAL = "#2f6fb5", "#c8402f", "#d98a1f", "#2a8c82"
+MAX_PICTURES = 4
+
+
+def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -> None:
+    """Validation accuracy, losses and schedules over optimizer steps, from `trainer.state.log_history`.
+
+    Shaded: the steps in which every tag is hidden. There the accuracy from the image alone should catch up, which is
+    the point of the curriculum. A panel or line whose numbers were never logged is left out.
+    """
+    panels = [
+        panel
+        for panel in (
+            (
+                "validation top-1 accuracy",
+                [
+                    ("eval_image_top1_accuracy", "image", BLUE, "-"),
+                    ("eval_image+tags_top1_accuracy", "image + tags", ORANGE, "-"),
+                ],
+            ),
+            (
+                "training loss",
+                [("character_loss", "characters", BLUE, "-"), ("tag_loss", "hidden tags", TEAL, "-")],
+            ),
+            (
+                "schedules",
+                [("mask_ratio", "mask ratio", INK, "-"), ("learning_rate", "learning rate", MUTED, "--")],
+            ),
+        )
+        if any(name in entry for entry in log_history for name, *_ in panel[1])
+    ]
+    if not panels:
+        raise ValueError("log_history holds no loss, schedule or validation. Train for a logging interval first.")
+    figure = _figure(8, 2.3 * len(panels) + 0.4)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (title, lines) in zip(axes, panels, strict=True):
+        for name, label, color, style in lines:
+            steps, values = _series(log_history, name)
+            if len(steps) == 0:
+                continue
+            if name == "learning_rate":  # on the same axis as the mask ratio: as a share of its largest value
+                label, values = f"learning rate / {values.max():.2g}", values / max(values.max(), 1e-30)
+            marker = {"marker": "o", "markersize": 3.5} if len(steps) <= 30 else {}
+            ax.plot(steps, values, style, color=color, label=label, linewidth=1.8, **marker)
+        ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+        ax.legend(frameon=False, fontsize=9, loc="best")
+        _tidy(ax)
+        ax.margins(x=0.01)
+        if "loss" not in title:
+            ax.set_ylim(-0.03, 1.03)
+        else:
+            ax.set_ylim(bottom=0)
+    _shade_hidden(axes, log_history)
+    axes[-1].set_xlabel("optimizer step", color=MUTED)
+    figure.savefig(path)
+
+
+def example_picture(
+    images: Sequence[Image.Image],
+    results: Sequence[dict[str, list[dict[str, Any]]]],
+    path: str | Path,
+    truths: Sequence[dict[str, Any]] | None = None,
+) -> None:
+    """Pictures beside the characters and tags that the model names, one row each, at most four (Fig. 4).
+
+    Args:
+        images: PIL pictures.
+        results: as `processor.post_process` gives them: `{"characters": [{"label", "score"}], "tags": [...]}`.
+        path: of the PNG.
+        truths: `{"character": name, "tags": [...]}` for each picture. With it a tag is bold when it is named rightly,
+            blue when it is missed, red when it is not among the tags of the post (which may forget it).
+
+    Raises:
+        ValueError: no picture, or different numbers of pictures, results and truths.
+    """
+    counts = [len(images), len(results), len(images if truths is None else truths)]
+    if not images or len(set(counts)) > 1:
+        raise ValueError(f"There must be as many results and truths as pictures, at least one, got {counts}.")
+    count = min(len(images), MAX_PICTURES)
+    figure = _figure(11, 2.5 * count + (0.35 if truths is not None else 0), layout=None)
+    bottom = 0.35 / figure.get_figheight() if truths is not None else 0.0
+    grid = figure.add_gridspec(
+        count, 3, width_ratios=[2.3, 3.6, 5.1], left=0.015, right=0.99, top=0.985, bottom=bottom + 0.015, wspace=0.05
+    )
+    for i in range(count):
+        truth = None if truths is None else truths[i]
+        picture = figure.add_subplot(grid[i, 0])
+        picture.imshow(np.asarray(pad_to_square(images[i])))
+        picture.set(xticks=[], yticks=[])
+        picture.spines[:].set_color(GRID)
+        _character_bars(figure.add_subplot(grid[i, 1]), results[i]["characters"], truth)
+        _tag_words(figure.add_subplot(grid[i, 2]), results[i]["tags"], truth)
+    if truths is not None:
+        legend = [("named rightly", INK, "bold"), ("missed", BLUE, "normal"), ("not in the post", RED, "normal")]
+        ax = figure.add_axes((0.552, 0, 0.438, bottom))
+        _words(ax, legend, font_size=9, separator="   ")
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float, layout: str | None = "constrained") -> "Figure":
+    # Not pyplot: it would open windows and keep every figure. Imported here: only who draws waits for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _tidy(ax: "Axes"):
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GRID)
+    ax.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def _series(log_history: Sequence[dict[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    points = {entry["step"]: entry[name] for entry in log_history if name in entry}  # a resumed step counts once
+    return np.array(sorted(points), dtype=float), np.array([points[step] for step in sorted(points)], dtype=float)
+
+
+def _shade_hidden(axes: Sequence["Axes"], log_history: Sequence[dict[str, float]]):
+    """Where the mask ratio is held at 1."""
+    steps, ratios = _series(log_history, "mask_ratio")
+    if len(steps) == 0 or not (ratios >= 1).any() or ratios.min() >= 1:
+        return
+    first = steps[np.argmax(ratios >= 1)]
+    for ax in axes:
+        ax.axvspan(first, max(entry["step"] for entry in log_history), color="#f4f1ea", zorder=0, linewidth=0)
+    place = {"xy": (first, 0), "xycoords": axes[0].get_xaxis_transform(), "xytext": (5, 5)}
+    axes[0].annotate("every tag hidden", textcoords="offset points", fontsize=8.5, color=MUTED, **place)
+
+
+def _character_bars(ax: "Axes", characters: list[dict], truth: dict | None):
+    right = None if truth is None else truth.get("character")
+    shown = characters[:5]
+    for i, character in enumerate(shown):
+        is_right = character["label"] == right
+        color = TEAL if is_right else "#8fabc8" if truth is None else "#c9cdd2"
+        ax.barh(i, character["score"], color=color, height=0.34)
+        # Names may hold "$", which is mathematics for matplotlib.
+        ax.text(
+            0,
+            i - 0.24,
+            _shortened(character["label"], 38),
+            fontsize=9,
+            color=INK,
+            va="bottom",
+            fontweight="bold" if is_right else "normal",
+            parse_math=False,
+        )
+        ax.text(1.0, i - 0.24, f"{character['score']:.0%}", fontsize=9, color=MUTED, va="bottom", ha="right")
+    ax.barh(range(len(shown)), 1, color="#f2f3f4", height=0.34, zorder=0)
+    ax.set_xlim(-0.02, 1.06)
+    ax.set_ylim(5.0, -0.75)
+    ax.axis("off")
+    if right is not None and all(character["label"] != right for character in shown):
+        ax.text(0, 4.95, f"is: {_shortened(right, 34)}", fontsize=9, color=BLUE, va="bottom", parse_math=False)
+
+
+def _tag_words(ax: "Axes", tags: list[dict], truth: dict | None):
+    named = [tag["label"] for tag in tags]
+    if truth is None:
+        return _words(ax, [(f"{tag['label']} {tag['score']:.0%}", INK, "normal") for tag in tags])
+    true = set(truth["tags"])
+    words = [(name, INK, "bold") if name in true else (name, RED, "normal") for name in named]
+    words.sort(key=lambda word: word[1] != INK)  # hits first, each kind in the order of its scores
+    return _words(ax, words + [(name, BLUE, "normal") for name in truth["tags"] if name not in set(named)])
+
+
+def _words(ax: "Axes", words: list[tuple[str, str, str]], font_size: float = 9.5, separator: str = "  "):
+    """Coloured words, set in lines like text; what does not fit ends in an ellipsis."""
+    ax.axis("off")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    renderer = ax.figure.canvas.get_renderer()
+    box = ax.get_window_extent(renderer)
+    line_height = font_size * 1.75 / 72 * ax.figure.dpi / box.height
+    left, top = 0.02, min(0.93, 1 - 0.1 * line_height)
+    for text, color, weight in words:
+        style = {"fontsize": font_size, "va": "top", "parse_math": False}
+        word = ax.text(left, top, _shortened(text, 40) + separator, color=color, fontweight=weight, **style)
+        width = word.get_window_extent(renderer).width / box.width
+        if left + width > 1.02 and left > 0.02:
+            left, top = 0.02, top - line_height
+            if top < line_height * 0.6:
+                word.remove()
+                ax.text(left, max(top, 0) + 0.35 * line_height, "…", color=MUTED, **style)
+                return
+            word.set_position((left, top))
+        left += width
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

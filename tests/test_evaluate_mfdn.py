@@ -1,0 +1,123 @@
+"""evaluate_mfdn.py from a saved model and a Parquet folder to results.json."""
+
+import io
+import json
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+
+from evaluate_mfdn import label_map, main
+from modeling_mfdn import MFDNConfig, MFDNModel
+from modeling_mfdn.tag_tokenizer import build_processor
+
+CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
+TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "hello,_good-bye", "école", "hat"]
+
+
+def save_model(folder, characters=CHARACTERS, **options):
+    names = {"id2label": dict(enumerate(characters)), "label2id": {name: i for i, name in enumerate(characters)}}
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    depths = {f"num_{stack}_layers": 1 for stack in ("vision", "text", "fusion", "decoder")}
+    config = MFDNConfig(**(sizes | depths | names | {"max_tag_tokens": 7, "num_tags": len(TAGS)} | options))
+    MFDNModel(config).save_pretrained(folder)
+    build_processor(config, TAGS, characters).save_pretrained(folder)
+    return str(folder)
+
+
+def save_dataset(folder, characters=CHARACTERS, count=13):
+    def picture(i):
+        file = io.BytesIO()
+        PILImage.new("RGB", (20, 20), (i * 16, 90, 200)).save(file, "JPEG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    features = Features(
+        post_id=Value("int64"), image=Image(), character=ClassLabel(names=characters), tags=List(Value("string"))
+    )
+    columns = {
+        "post_id": list(range(count)),
+        "image": [picture(i) for i in range(count)],
+        "character": [characters.index(sorted(characters)[i % len(characters)]) for i in range(count)],
+        "tags": [[*TAGS[: i % 8], "no_such_tag"] for i in range(count)],
+    }
+    (folder / "data").mkdir(parents=True)
+    for split in ("test", "validation"):
+        Dataset.from_dict(columns, features=features).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return save_dataset(tmp_path_factory.mktemp("parent") / "danmul")
+
+
+def run(*arguments):
+    return main([*arguments, "--num_workers", "0", "--batch_size", "4"])
+
+
+def test_results_are_returned_written_and_printed(model, dataset, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    results = run("--model", model, "--dataset", dataset, "--output", str(path))
+    written = json.loads(path.read_text())
+    assert written.pop("versions")["transformers"]
+    assert written == results
+    assert (results["model"], results["dataset"], results["split"]) == (model, dataset, "test")
+    assert results["num_images"] == 13
+    assert results["unknown_tags"] == {"tags": 1, "occurrences": 13}
+    for modality in ("image", "image+tags"):
+        assert 0 <= results[modality]["top1_accuracy"] <= results[modality]["top5_accuracy"] <= 1
+        assert set(results[modality]["tags"]) == {"top25", "top200", "all"}
+        assert "best_threshold" not in results[modality]["tags"]["all"]
+    printed = capsys.readouterr().out
+    assert "1 tags (13 occurrences) are unknown" in printed
+    assert "| image+tags |" in printed
+
+
+def test_validation_searches_a_threshold_and_leaves_the_test_results_alone(model, dataset):
+    run("--model", model, "--dataset", dataset)
+    results = run("--model", model, "--dataset", dataset, "--split", "validation", "--max_images", "5")
+    assert results["num_images"] == 5
+    assert 0 <= results["image"]["tags"]["all"]["best_threshold"] <= 1
+    with open(f"{model}/results.json") as test, open(f"{model}/results_validation.json") as validation:
+        assert (json.load(test)["num_images"], json.load(validation)["num_images"]) == (13, 5)
+
+
+def test_options_reach_the_metrics(model, dataset, tmp_path):
+    arguments = ["--model", model, "--dataset", dataset, "--output", str(tmp_path / "results.json")]
+    results = run(*arguments, "--tag_threshold", "0", "--tag_aggregation", "max", "--tag_order", "frequency")
+    assert (results["tag_threshold"], results["tag_aggregation"], results["tag_order"]) == (0.0, "max", "frequency")
+    tags = results["image"]["tags"]["all"]  # everything is predicted
+    assert tags["hamming_error"] == pytest.approx(1 - tags["predict_nothing"]["hamming_error"])
+
+
+def test_characters_in_another_order_give_the_same_accuracy(model, dataset, tmp_path):
+    shuffled = save_dataset(tmp_path / "shuffled", CHARACTERS[::-1])
+    expected = [len(CHARACTERS) - 1 - label for label in range(len(CHARACTERS))]
+    assert label_map(CHARACTERS[::-1], CHARACTERS) == expected
+    assert label_map(CHARACTERS, CHARACTERS) is None
+    results = run("--model", model, "--dataset", shuffled, "--output", str(tmp_path / "results.json"))
+    unshuffled = run("--model", model, "--dataset", dataset, "--output", str(tmp_path / "results.json"))
+    for name in ("top1_accuracy", "macro_top1_accuracy", "character_loss"):
+        assert results["image"][name] == pytest.approx(unshuffled["image"][name])
+
+
+def test_characters_unknown_to_the_model_are_an_error(model, tmp_path):
+    other = save_dataset(tmp_path / "other", [*CHARACTERS[:5], "kirby", "ibuki_suika"])
+    with pytest.raises(ValueError, match="knows 6 characters.*has 7.*does not know 2, 'kirby'"):
+        run("--model", model, "--dataset", other)
+
+
+def test_a_unimodal_model_is_judged_on_images(dataset, tmp_path, capsys):
+    results = run("--model", save_model(tmp_path / "vit", modality="image"), "--dataset", dataset)
+    assert "image+tags" not in results and "tags" not in results["image"]
+    assert "| image " in capsys.readouterr().out
+
+
+def test_output_of_a_hub_model_must_be_said():
+    with pytest.raises(ValueError, match="--output"):
+        main(["--model", "someone/mfdn"])
