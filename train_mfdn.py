@@ -1,5 +1,7 @@
 """Train MFDN (paper §V-A). Read `main` from top to bottom: that is the whole story."""
 
+import argparse
+import io
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import HfArgumentParser, pipeline, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -61,15 +64,16 @@ QUICK_RECIPE = {
 
 @dataclass
 class ScriptArguments:
-    """Train MFDN on Dan:mul. Without --dataset, a small dump is drawn, built and trained on with --recipe quick (a few
-    minutes on two cores). With --dataset, the defaults are the recipe of paper §V-A; a row of Tables IV and V is the
-    flags that differ: `--train_modality image` is the unimodal ViT, `--mask_schedule none` is MFDN without MLM.
+    """Train MFDN on Dan:mul.
 
-    Examples:
-        accelerate launch train_mfdn.py
-        accelerate launch train_mfdn.py --dataset danmul --vision_weights vit_large_patch16_224.augreg_in21k --bf16
-        accelerate launch train_mfdn.py --dataset danmul --recipe quick --train_modality image --output_dir vit
-    """
+Without --dataset a small dump is drawn, built and trained on with --recipe quick: minutes on two cores. With --dataset
+the defaults are the recipe of paper §V-A, and a row of Tables IV and V is the flags that differ: --train_modality image
+is the unimodal ViT, --mask_schedule none is MFDN without MLM.
+
+examples:
+  accelerate launch train_mfdn.py
+  accelerate launch train_mfdn.py --dataset danmul --vision_weights vit_large_patch16_224.augreg_in21k --bf16
+  accelerate launch train_mfdn.py --dataset danmul --recipe quick --train_modality image --output_dir vit"""
 
     _argument_group_name = "what to train, and on what"
 
@@ -121,7 +125,12 @@ class ScriptArguments:
 
 
 def build_parser() -> HfArgumentParser:
-    return HfArgumentParser((ScriptArguments, MFDNTrainingArguments), description=ScriptArguments.__doc__)
+    return HfArgumentParser(
+        (ScriptArguments, MFDNTrainingArguments),
+        description=ScriptArguments.__doc__,
+        usage="accelerate launch train_mfdn.py [--dataset DIR] [--output_dir DIR] [--FLAG VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, MFDNTrainingArguments]:
@@ -202,10 +211,6 @@ def save_artifacts(model: MFDNModel, processor, folder: str) -> None:
 
 def show(folder: str, test_split) -> None:
     """Load the saved model as a stranger would and name what is in a few test pictures."""
-    import io
-
-    from PIL import Image
-
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
     posts = [test_split[i] for i in range(min(4, len(test_split)))]
     pictures = [Image.open(io.BytesIO(post["image"]["bytes"])) for post in posts]

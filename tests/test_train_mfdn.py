@@ -200,9 +200,19 @@ def test_defaults_are_the_paper_with_a_dataset_and_quick_without():
     assert (script.model_size, asked.learning_rate) == ("small", 0.5)  # a flag wins over the recipe
 
 
-def test_unknown_flags_are_errors():
-    with pytest.raises(ValueError, match="--no_such_flag"):
+def test_unknown_flags_are_errors(capsys):
+    with pytest.raises(SystemExit):
         train_mfdn.parse_arguments(["--no_such_flag", "1"])
+    message = capsys.readouterr().err
+    assert "--no_such_flag" in message and len(message.splitlines()) < 5
+
+
+def test_help_shows_our_flags_and_examples_first(capsys):
+    with pytest.raises(SystemExit):
+        train_mfdn.main(["--help"])
+    first_screen = capsys.readouterr().out[:3000]
+    for wanted in ("accelerate launch train_mfdn.py --dataset danmul", "--train_modality image", "--dataset"):
+        assert wanted in first_screen
 
 
 def run_outside(command: str, cwd: Path, **environment) -> subprocess.CompletedProcess:

@@ -1,0 +1,26 @@
+"""MFDN: identifies anime characters and predicts tags, with tags that it needs less and less.
+
+Importing this package registers its classes with transformers, so that `AutoModel` and the others load a saved folder
+without `trust_remote_code`; and what is saved carries the code along, for processes without this package.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_mfdn import MFDNConfig
+from .modeling_mfdn import MFDNModel, MFDNOutput
+from .pipeline_mfdn import MFDNPipeline
+from .processing_mfdn import MFDNProcessor
+
+AutoConfig.register("mfdn", MFDNConfig)
+AutoModel.register(MFDNConfig, MFDNModel)
+AutoModelForImageClassification.register(MFDNConfig, MFDNModel)
+AutoProcessor.register(MFDNConfig, MFDNProcessor)
+MFDNConfig.register_for_auto_class()
+MFDNModel.register_for_auto_class("AutoModel")
+MFDNProcessor.register_for_auto_class()
+PIPELINE_REGISTRY.register_pipeline(
+    "character-tagging", pipeline_class=MFDNPipeline, pt_model=AutoModelForImageClassification, type="multimodal"
+)
+
+__all__ = ["MFDNConfig", "MFDNModel", "MFDNOutput", "MFDNPipeline", "MFDNProcessor"]

@@ -1,0 +1,143 @@
+"""Weights of a pretrained timm ViT → vision and fusion encoder (paper §V-A: ViT-L/16, pretrained on ImageNet-21k).
+
+The ViT is cut in two: the first blocks fill the vision encoder, the rest the fusion encoder, whose input then is what
+it was trained on. Image tokens alone go through both as through the ViT (`MFDNModel.vision_features`).
+"""
+
+import math
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+
+from .modeling_mfdn import MFDNModel
+
+HEAD_NAMES = ("head.", "head_dist.", "pre_logits.", "fc_norm.")  # what follows the features; MFDN has its own heads
+
+
+def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
+    """Fill patch embedding, [CLS], positions, both encoders and the final norm, in place.
+
+    Positions of another image size are resampled to the model's grid of patches.
+
+    Args:
+        weights: a .safetensors file with the state dict of a timm ViT, or the name of a timm model whose pretrained
+            weights are fetched, `vit_large_patch16_224.augreg_in21k`. A timm name also tells the number of heads,
+            which a state dict does not.
+
+    Returns:
+        Names of the model's parameters that the ViT has nothing for, and that stayed as they were.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a pickled file, an unknown name, or a ViT whose sizes or parts do not fit.
+    """
+    vit_state = load_vit_state(model, weights)
+    new_state = map_vit_state(model, vit_state, weights)
+    own_state = model.state_dict()
+    for name, tensor in new_state.items():
+        if tensor.shape != own_state[name].shape:
+            raise ValueError(
+                f"{weights} does not fit: {name} is {list(own_state[name].shape)} in the model, {list(tensor.shape)} "
+                "in the weights."
+            )
+    model.load_state_dict(new_state, strict=False)
+    return [name for name, _ in model.named_parameters() if name not in new_state]
+
+
+def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
+    """The state dict of a timm ViT, from a file or through timm."""
+    suffix = Path(weights).suffix
+    if suffix in (".pth", ".pt", ".bin", ".ckpt", ".npz"):
+        raise ValueError(
+            f"{weights} is not a .safetensors file. Loading a pickled file can run any code that it holds; write it "
+            "again with safetensors.torch.save_file where you trust it."
+        )
+    if suffix == ".safetensors":
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"There is no weights file {weights}.")
+        return load_file(weights)
+    # A dot also parts architecture and tag in timm's names, so any other suffix is taken for a name.
+    if not timm.is_model(weights):
+        raise ValueError(f"{weights!r} is neither a .safetensors file nor the name of a timm model.")
+    vit = timm.create_model(weights, pretrained=True, num_classes=0)
+    num_heads, expected = vit.blocks[0].attn.num_heads, model.config.num_attention_heads
+    if num_heads != expected:
+        raise ValueError(f"{weights} has {num_heads} attention heads, the model {expected}; they must be equal.")
+    return vit.state_dict()
+
+
+def map_vit_state(model: MFDNModel, vit_state: dict[str, torch.Tensor], weights: str) -> dict[str, torch.Tensor]:
+    """timm's names and shapes → the model's."""
+    config = model.config
+    vit_state = {name: tensor for name, tensor in vit_state.items() if not name.startswith(HEAD_NAMES)}
+    missing = [name for name in ("patch_embed.proj.weight", "cls_token", "pos_embed") if name not in vit_state]
+    if missing:
+        raise ValueError(f"{weights} is not the state dict of a timm ViT with [CLS]: {', '.join(missing)} missing.")
+    width, num_channels, patch_size, _ = vit_state["patch_embed.proj.weight"].shape
+    depth = 1 + max((int(name.split(".")[1]) for name in vit_state if name.startswith("blocks.")), default=-1)
+    mlp_width = len(vit_state["blocks.0.mlp.fc1.bias"]) if depth else 0
+    found = {
+        "blocks": (depth, config.num_vision_layers + config.num_fusion_layers),
+        "width": (width, config.hidden_size),
+        "MLP width": (mlp_width, config.intermediate_size),
+        "patch size": (patch_size, config.patch_size),
+        "channels": (num_channels, config.num_channels),
+    }
+    misfits = [f"{what} {theirs} in the weights, {ours} in the model" for what, (theirs, ours) in found.items()]
+    misfits = [text for text, (theirs, ours) in zip(misfits, found.values(), strict=True) if theirs != ours]
+    if misfits:
+        raise ValueError(f"{weights} does not fit: {'; '.join(misfits)} (vision and fusion layers together).")
+
+    new_state, unknown = {}, []
+    for name, tensor in vit_state.items():
+        if name == "cls_token":
+            new_state["vision_embeddings.cls_token"] = tensor
+        elif name == "pos_embed":
+            new_state["vision_embeddings.position_embeddings"] = resample_positions(tensor, model, weights)
+        elif name.startswith("patch_embed.proj."):
+            new_state[name.replace("patch_embed.proj", "vision_embeddings.patch_embed")] = tensor
+        elif name.startswith("norm."):
+            new_state[f"fusion_encoder.{name}"] = tensor
+        elif name.startswith("blocks."):
+            _, index, part = name.split(".", 2)
+            in_fusion = int(index) >= config.num_vision_layers
+            stack = "fusion_encoder" if in_fusion else "vision_encoder"
+            layer = f"{stack}.layers.{int(index) - config.num_vision_layers * in_fusion}"
+            if part.startswith("attn.qkv."):
+                kind = part.removeprefix("attn.qkv.")
+                for projection, rows in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
+                    new_state[f"{layer}.attention.{projection}.{kind}"] = rows
+            else:
+                new_state[f"{layer}.{part.replace('attn.proj', 'attention.o_proj')}"] = tensor
+        else:
+            unknown.append(name)
+    own_names = model.state_dict().keys()
+    unknown += [name for name in new_state if name not in own_names]
+    needed = [
+        name
+        for name in own_names
+        if name.startswith(("vision_embeddings.", "vision_encoder.", "fusion_encoder.")) and name not in new_state
+    ]
+    if unknown or needed:
+        raise ValueError(
+            f"{weights} is another kind of ViT than MFDN's: the model has no place for {unknown[:5]} and finds "
+            f"nothing for {needed[:5]}."
+        )
+    return new_state
+
+
+def resample_positions(positions: torch.Tensor, model: MFDNModel, weights: str) -> torch.Tensor:
+    """[1, 1 + n², D] positions of a square grid and [CLS] → [1, P, D], by timm's own bicubic interpolation."""
+    num_patches = positions.shape[1] - 1
+    if math.isqrt(max(num_patches, 0)) ** 2 != num_patches:
+        raise ValueError(
+            f"{weights} has {num_patches + 1} positions; expected a square grid of patches and one [CLS]."
+        )
+    side = model.config.image_size // model.config.patch_size
+    return resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=1)
+
+
+__all__ = ["load_vision_weights"]

@@ -1,0 +1,131 @@
+"""Who may import whom, read from the source: what travels to the Hub must run there without the rest."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "modeling_mfdn").glob("*_mfdn.py"))
+HOME = sorted(path for path in (ROOT / "modeling_mfdn").rglob("*.py") if path not in SHIPPED)
+SCRIPTS = sorted((ROOT / "dataset_scripts").glob("*.py"))
+PROGRAMS = [ROOT / "train_mfdn.py", ROOT / "evaluate_mfdn.py"]
+MAY_TRAVEL = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", *sys.stdlib_module_names}
+OURS = {"modeling_mfdn", "dataset_scripts", "train_mfdn", "evaluate_mfdn", "tests"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of the modules that a file imports when it runs; our own ones down to the file."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    modules = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            modules.add(module)
+            if module.split(".")[0] in OURS:  # `from package import file` names a file, too
+                inside = ROOT.joinpath(*module.split("."))
+                modules |= {f"{module}.{a.name}" for a in node.names if (inside / f"{a.name}.py").exists()}
+    return modules
+
+
+def names(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+@names(SHIPPED)
+def test_shipped_files_import_only_what_may_travel(path):
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            foreign = {alias.name.split(".")[0] for alias in node.names} - MAY_TRAVEL
+            assert not foreign, f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module.split(".")[0] in MAY_TRAVEL, f"line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom):
+            # transformers copies the files of `from .name import ...` and follows no other form.
+            assert node.level == 1 and node.module and "." not in node.module, f"line {node.lineno}"
+            assert path.with_name(f"{node.module}.py") in SHIPPED, f"line {node.lineno}: {node.module} stays home"
+
+
+@names(SHIPPED)
+def test_no_text_of_a_shipped_file_is_taken_for_an_import(path):
+    """transformers finds relative imports by a regular expression over the text, docstrings included."""
+    source = path.read_text(encoding="utf-8")
+    found = re.findall(r"^\s*import\s+\.(\S+)\s*$", source, flags=re.M)
+    found += re.findall(r"^\s*from\s+\.(\S+)\s+import", source, flags=re.M)
+    tree = ast.walk(ast.parse(source))
+    assert sorted(set(found)) == sorted(
+        {node.module for node in tree if isinstance(node, ast.ImportFrom) and node.level}
+    )
+
+
+def test_the_package_itself_needs_only_what_ships():
+    found = {
+        name for name in imported_modules(ROOT / "modeling_mfdn/__init__.py") if name.startswith("modeling_mfdn.")
+    }
+    assert found <= {f"modeling_mfdn.{path.stem}" for path in SHIPPED}
+
+
+@names([*SHIPPED, *HOME])
+def test_the_package_imports_no_script(path):
+    roots = {module.split(".")[0] for module in imported_modules(path)}
+    assert not roots & (OURS - {"modeling_mfdn"})
+
+
+@names(SCRIPTS)
+def test_dataset_scripts_meet_the_package_in_files_alone(path):
+    roots = {module.split(".")[0] for module in imported_modules(path)}
+    assert not roots & (OURS - {"dataset_scripts"})
+
+
+@names([path for path in SCRIPTS if re.search(r"^if __name__ == ", path.read_text(encoding="utf-8"), re.M)])
+def test_no_script_is_imported_by_another(path):
+    module = f"dataset_scripts.{path.stem}"
+    assert not [other.name for other in SCRIPTS if other != path and module in imported_modules(other)]
+
+
+@names([path for path in PROGRAMS if path.exists()])
+def test_programs_do_not_import_each_other(path):
+    assert not {module.split(".")[0] for module in imported_modules(path)} & {"train_mfdn", "evaluate_mfdn", "tests"}
+
+
+def python_files_in_readme() -> set[str]:
+    """Paths of the .py files in the fenced tree below the heading `## Files`, where folders end in "/" and indent."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"^## Files\b.*?^```[^\n]*\n(.*?)^```", readme, re.M | re.S)
+    assert tree, "README.md needs a fenced tree below '## Files'."
+    folders, files = [], set()
+    for line in tree[1].splitlines():
+        entry = re.match(r"( *)(\S+)", line)
+        if not entry:
+            continue
+        folders = [(indent, name) for indent, name in folders if indent < len(entry[1])]
+        if entry[2].endswith("/"):
+            folders.append((len(entry[1]), entry[2]))
+        elif entry[2].endswith(".py"):
+            files.add("".join(name for _, name in folders) + entry[2])
+    return files
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="there is no README.md yet")
+def test_the_tree_in_the_readme_is_the_real_one():
+    real = {path.relative_to(ROOT).as_posix() for folder in ("modeling_mfdn", "dataset_scripts", "tests")
+            for path in (ROOT / folder).rglob("*.py")}  # fmt: skip
+    real |= {path.name for path in ROOT.glob("*.py")}
+    # An empty __init__.py says nothing; the README may leave it out.
+    real = {name for name in real if not name.endswith("__init__.py") or name in python_files_in_readme()}
+    assert python_files_in_readme() == real

@@ -1,0 +1,126 @@
+import json
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import pipeline
+
+from modeling_mfdn import MFDNModel, MFDNPipeline
+from modeling_mfdn.tag_tokenizer import build_processor
+
+
+@pytest.fixture
+def tagger(tiny_model, tiny_processor):
+    tiny_processor.tag_threshold = 0.1
+    return MFDNPipeline(model=tiny_model, processor=tiny_processor, task="character-tagging", device="cpu")
+
+
+def assert_same(found, expected):
+    """Labels equal; scores up to the rounding that another batch size brings."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for kind in ("characters", "tags"):
+            assert [entry["label"] for entry in one[kind]] == [entry["label"] for entry in other[kind]]
+            scores = [[entry["score"] for entry in result[kind]] for result in (one, other)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_a_picture_gets_what_model_and_processor_give(tagger, picture):
+    result = tagger(picture)
+    with torch.no_grad():
+        outputs = tagger.model(**tagger.processor(images=picture))
+    assert result.keys() == {"characters", "tags"}
+    assert len(result["characters"]) == 5 and result["tags"]
+    assert_same([result], tagger.processor.post_process(outputs))
+
+
+def test_hints_change_the_answer_and_are_not_repeated(tagger, picture):
+    plain, hinted = tagger(picture, tag_threshold=0.0), tagger(picture, tags=["Long hair", "hat"], tag_threshold=0.0)
+    assert plain["characters"] != hinted["characters"]
+    assert len(plain["tags"]) == 11
+    assert {entry["label"] for entry in plain["tags"]} - {entry["label"] for entry in hinted["tags"]} == {
+        "long_hair",
+        "hat",
+    }
+    for written in ("long_hair, hat", [["long_hair", "hat"]]):
+        assert_same([tagger(picture, tags=written, tag_threshold=0.0)], [hinted])
+    assert_same([tagger({"image": picture, "tags": ["long_hair", "hat"]}, tag_threshold=0.0)], [hinted])
+    assert_same([tagger(picture, tags=[])], [tagger(picture)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_lists_generators_and_datasets_give_what_single_pictures_give(tagger, pictures, batch_size):
+    tags = [["hat"], [], ["smile", "hat"], ["blush"]]  # batches of 3: a ragged last one
+    expected = [tagger(image, tags=given) for image, given in zip(pictures, tags, strict=True)]
+
+    class Pictures(Dataset):
+        def __len__(self):
+            return len(pictures)
+
+        def __getitem__(self, index):
+            return pictures[index]
+
+    assert_same(tagger(pictures, tags=tags, batch_size=batch_size), expected)
+    assert_same(tagger(tuple(pictures), tags=tags, batch_size=batch_size), expected)
+    assert_same(list(tagger((image for image in pictures), tags=tags, batch_size=batch_size)), expected)
+    assert_same(list(tagger(Pictures(), tags=tags, batch_size=batch_size)), expected)
+    rows = [{"image": image, "tags": given} for image, given in zip(pictures, tags, strict=True)]
+    assert_same(tagger(rows, batch_size=batch_size), expected)
+    plain = [tagger(image) for image in pictures]
+    assert_same(tagger(pictures, batch_size=batch_size), plain)
+    assert_same(list(tagger(Pictures(), batch_size=batch_size)), plain)
+
+
+def test_options_are_kept_and_can_be_set_once(tagger, picture, tiny_model, tiny_processor):
+    result = tagger(picture, top_k=1, tag_threshold=0.0, max_tags=2)
+    assert (len(result["characters"]), len(result["tags"])) == (1, 2)
+    once = MFDNPipeline(model=tiny_model, processor=tiny_processor, task="character-tagging", device="cpu", top_k=2)
+    assert len(once(picture)["characters"]) == 2
+
+
+def test_what_does_not_fit_is_refused(tagger, picture, pictures):
+    with pytest.raises(TypeError, match=r"does not know \['topk'\]"):
+        tagger(picture, topk=3)
+    with pytest.raises(ValueError, match="got 1 for 4 images"):
+        tagger(pictures, tags=[["hat"]])
+    with pytest.raises(ValueError):
+        list(tagger((image for image in pictures), tags=[["hat"]]))
+    with pytest.raises(ValueError, match="given twice"):
+        tagger({"image": picture, "tags": ["hat"]}, tags=["hat"])
+    with pytest.raises(FileNotFoundError, match="absent.png"):
+        tagger("absent.png")
+    assert tagger([]) == []
+
+
+def test_models_without_tags_name_characters_alone(tiny_config, tags, picture):
+    tiny_config.num_decoder_layers = 0
+    processor = build_processor(tiny_config, tags)
+    result = MFDNPipeline(model=MFDNModel(tiny_config), processor=processor, device="cpu")(picture, tags=["hat"])
+    assert result["characters"] and result["tags"] == []
+    tiny_config.modality = "image"
+    tagger = MFDNPipeline(model=MFDNModel(tiny_config), processor=processor, device="cpu")
+    assert tagger(picture)["characters"]
+    with pytest.raises(ValueError, match="takes pictures alone"):
+        tagger(picture, tags=["hat"])
+
+
+def test_names_come_from_the_config_where_the_processor_has_none(tiny_model, tiny_processor, picture, characters):
+    tiny_processor.characters = None
+    tagger = MFDNPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+    assert tagger(picture, top_k=1)["characters"][0]["label"] in characters
+
+
+def test_a_low_precision_model_takes_pictures(tiny_model, tiny_processor, picture):
+    tagger = MFDNPipeline(model=tiny_model.to(torch.bfloat16), processor=tiny_processor, device="cpu")
+    assert len(tagger(picture, tags=["hat"])["characters"]) == 5
+
+
+def test_a_saved_pipeline_is_a_whole_folder(tagger, picture, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    entry = json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]["character-tagging"]
+    assert entry["impl"] == "pipeline_mfdn.MFDNPipeline"
+    assert (tmp_path / "pipeline_mfdn.py").exists() and (tmp_path / "processor_config.json").exists()
+    loaded = pipeline("character-tagging", model=str(tmp_path), trust_remote_code=True, device="cpu")
+    assert_same([loaded(picture, tags=["hat"])], [tagger(picture, tags=["hat"])])
+    loaded.save_pretrained(tmp_path / "again")  # pipeline() has put classes into the config by now
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["custom_pipelines"]

@@ -1,0 +1,96 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from modeling_mfdn import MFDNModel
+from modeling_mfdn.pretrained import load_vision_weights
+
+
+def random_vit(image_size=16, **sizes):
+    """The ViT whose sizes are those of tiny_config, all weights random (timm's norms and biases start as 1 and 0)."""
+    sizes = {"patch_size": 8, "embed_dim": 24, "depth": 5, "num_heads": 3, "mlp_ratio": 40 / 24, **sizes}
+    torch.manual_seed(1)
+    vit = timm.models.vision_transformer.VisionTransformer(img_size=image_size, num_classes=0, **sizes).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return vit
+
+
+def saved(vit, tmp_path):
+    path = tmp_path / "vit.safetensors"
+    save_file(vit.state_dict(), path)
+    return str(path)
+
+
+def test_image_tokens_alone_give_timms_features(tiny_model, tmp_path):
+    vit = random_vit()
+    untouched = load_vision_weights(tiny_model, saved(vit, tmp_path))
+    pixel_values = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tiny_model.vision_features(pixel_values), vit.forward_features(pixel_values), atol=1e-5, rtol=1e-5
+        )
+    assert {name.split(".")[0] for name in untouched} == {
+        "tag_embeddings",
+        "text_encoder",
+        "tag_decoder",
+        "tag_head",
+        "character_head",
+    }
+
+
+def test_positions_are_resampled_as_timm_resamples_them(tiny_model, tmp_path):
+    vit = random_vit(image_size=40)
+    load_vision_weights(tiny_model, saved(vit, tmp_path))
+    vit.set_input_size(img_size=16)
+    pixel_values = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tiny_model.vision_features(pixel_values), vit.forward_features(pixel_values), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_a_timm_name_fetches_and_checks_heads(tiny_model, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, num_classes: random_vit(num_heads=4))
+    with pytest.raises(ValueError, match="4 attention heads, the model 3"):
+        load_vision_weights(tiny_model, "vit_large_patch16_224.augreg_in21k")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, num_classes: random_vit())
+    load_vision_weights(tiny_model, "vit_large_patch16_224.augreg_in21k")
+    assert torch.equal(tiny_model.vision_embeddings.cls_token, random_vit().cls_token)
+
+
+def test_the_unimodal_model_is_filled_but_for_its_head(tiny_config, tmp_path):
+    tiny_config.modality = "image"
+    model = MFDNModel(tiny_config)
+    untouched = load_vision_weights(model, saved(random_vit(), tmp_path))
+    assert untouched == ["character_head.weight", "character_head.bias"]
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"depth": 6}, "blocks 6 in the weights, 5 in the model"),
+        ({"embed_dim": 48}, "width 48 in the weights, 24 in the model"),
+        ({"patch_size": 4}, "patch size 4 in the weights, 8 in the model"),
+        ({"qkv_bias": False}, "nothing for .*q_proj.bias"),
+        ({"qk_norm": True}, "no place for .*q_norm"),
+        ({"class_token": False, "global_pool": "avg"}, "cls_token missing"),
+    ],
+)
+def test_a_vit_that_does_not_fit_is_refused_with_both_sizes(tiny_model, tmp_path, sizes, message):
+    before = tiny_model.vision_embeddings.cls_token.clone()
+    with pytest.raises(ValueError, match=message):
+        load_vision_weights(tiny_model, saved(random_vit(**sizes), tmp_path))
+    assert torch.equal(tiny_model.vision_embeddings.cls_token, before)
+
+
+def test_pickled_missing_and_unknown_weights_are_refused(tiny_model, tmp_path):
+    torch.save({}, tmp_path / "vit.pth")
+    with pytest.raises(ValueError, match="can run any code"):
+        load_vision_weights(tiny_model, str(tmp_path / "vit.pth"))
+    with pytest.raises(FileNotFoundError, match="absent.safetensors"):
+        load_vision_weights(tiny_model, str(tmp_path / "absent.safetensors"))
+    with pytest.raises(ValueError, match="'vit_of_mine' is neither"):
+        load_vision_weights(tiny_model, "vit_of_mine")
