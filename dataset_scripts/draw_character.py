@@ -236,6 +236,7 @@ def finish(pen: Pen, scene: Scene) -> np.ndarray:
         small = (small + np.roll(small, 1, 0) + np.roll(small, -1, 0) + np.roll(small, 1, 1) + np.roll(small, -1,
             1)) / 5
         picture = 255 - (255 - picture) * (1 - 0.09 * (small.repeat(8, 0).repeat(8, 1) / 255) ** 2)
+    picture *= scene.light  # the whole scene is lit: by day, by a lamp, at night
     if scene.is_greyscale:
         picture = (picture @ np.array([0.299, 0.587, 0.114], np.float32))[..., None].repeat(3, 2)
     return np.clip(picture, 0, 255).astype(np.uint8)

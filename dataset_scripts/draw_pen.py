@@ -56,7 +56,7 @@ class Artist:
 
 
 ARTISTS = (
-    Artist("minato_kobo", 0.22),
+    Artist("minato_kobo", 0.25),
     Artist("shirokuma_neiro", 0.17, 1.7, "#5b4450", 0.86, 1.03, 0.012, "#fff1f4", 0.05, "soft", 1.04, 1.06, 1.03,
            "bloom"),
     Artist("tetsu_(inkwell)", 0.14, 4.2, "#26222c", 1.14, 0.97, 0.0, "#ffffff", 0.0, "cel", 0.94, 0.90, 0.95),
@@ -65,7 +65,7 @@ ARTISTS = (
            "grain"),
     Artist("mochi_mochi", 0.10, 3.4, "", 1.10, 1.05, 0.015, "#fff6dc", 0.08, "flat", 1.16, 1.16, 1.10),
     Artist("aoi_sunset", 0.08, 2.2, "#6b3a3a", 1.08, 0.98, 0.022, "#ffb27a", 0.16, "cel", 1.0, 1.02, 0.98, "grain"),
-    Artist("sumi_sketch", 0.05, 2.0, "#3c3a40", 0.0, 1.0, 0.0, "#fbf8f0", 0.12, "flat", 1.0, 0.96, 0.98, "paper"),
+    Artist("sumi_sketch", 0.02, 2.0, "#3c3a40", 0.0, 1.0, 0.0, "#fbf8f0", 0.12, "flat", 1.0, 0.96, 0.98, "paper"),
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ class Scene:
     turn: float = 0.0  # -1 (face turned left) to 1 (right)
     is_mirrored: bool = False
     is_greyscale: bool = False
+    light: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green and blue
     effect: str = ""  # petals, snow, hearts or sparkles in the foreground
 
 

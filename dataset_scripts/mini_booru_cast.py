@@ -14,15 +14,16 @@ from dataset_scripts.draw_pen import ARTISTS, CLOTH, EYES, HAIR, Look, Scene
 from dataset_scripts.mini_booru_tags import HEADWEAR, MOUTH_TAGS, OUTFIT_TAGS, PATTERN_TAGS, PROPS
 
 # How far posts of one character differ. These decide how hard the dump is for a model that sees only the image.
-DEFAULT_OUTFIT = 0.6  # share of posts in the character's own clothes
-WRONG_ATTRIBUTE = 0.08  # share of posts with hair style, hair colour, length or eye colour other than usual
-MISSING_ORNAMENT = 0.15  # share of posts without a given signature ornament
-EXTRA_ORNAMENT = 0.12  # share of posts with an ornament that is not the character's
-CLOSED_EYES = 0.08
-GREYSCALE = 0.03  # besides the monochrome artist
-MAX_ROTATION = 15.0  # degrees; most pictures are straighter
-POSITION_JITTER = 34.0  # pixels of 512, standard deviation to the left and right
-CLOSE_UP, PORTRAIT = 0.10, 0.36  # shares of the framings; the rest shows the upper body
+DEFAULT_OUTFIT = 0.8  # share of posts in the character's own clothes
+WRONG_ATTRIBUTE = 0.05  # share of posts with hair style, hair colour, length or eye colour other than usual
+MISSING_ORNAMENT = 0.1  # share of posts without a given signature ornament
+EXTRA_ORNAMENT = 0.06  # share of posts with an ornament that is not the character's
+CLOSED_EYES = 0.06
+GREYSCALE = 0.01  # besides the monochrome artist
+LIGHT, LIGHT_COLOUR = 0.45, 0.08  # how much darker a scene may be lit, and by how much its colours may shift
+MAX_ROTATION = 12.0  # degrees; most pictures are straighter
+POSITION_JITTER = 14.0  # pixels of 512, standard deviation to the left and right
+CLOSE_UP, PORTRAIT = 0.06, 0.5  # shares of the framings; the rest shows the upper body
 TWO_TONE_HAIR, DARK_SKIN, BOYS = 0.2, 0.1, 0.12  # shares of the characters
 # How well the tags know the character.
 FORGOTTEN_TAG = 0.18  # share of visible tags that the tagger leaves out
@@ -214,21 +215,23 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     if people > 1:
         scale, y = rng.uniform(0.62, 0.86) / (1 if people == 2 else 1.25), rng.uniform(190, 240)
     elif framing < CLOSE_UP:
-        scale, y = rng.uniform(1.9, 2.4), rng.uniform(225, 285)
+        scale, y = rng.uniform(1.6, 2.0), rng.uniform(240, 270)
     elif framing < CLOSE_UP + PORTRAIT:
-        scale, y = rng.uniform(1.3, 1.75), rng.uniform(220, 275)
+        scale, y = rng.uniform(1.25, 1.5), rng.uniform(225, 255)
     else:
-        scale, y = rng.uniform(0.75, 1.2), rng.uniform(180, 260)
+        scale, y = rng.uniform(0.95, 1.25), rng.uniform(205, 245)
     y = max(y, 512 - 420 * scale)  # a figure is drawn down to 440 units
-    rotation = float(np.clip(rng.normal(0, 2.5) if rng.random() < 0.7 else rng.normal(0, 9), -MAX_ROTATION,
+    rotation = float(np.clip(rng.normal(0, 2) if rng.random() < 0.85 else rng.normal(0, 8), -MAX_ROTATION,
                              MAX_ROTATION))
     colours = [pick(rng, CLOTH), pick(rng, CLOTH)]
-    background = pick(rng, BACKGROUNDS, [6, 3, 2] + [1] * (len(BACKGROUNDS) - 3))
+    background = pick(rng, BACKGROUNDS, [3, 2, 2] + [1] * (len(BACKGROUNDS) - 3))
     if background == "simple" and rng.random() < 0.6:
         colours[0] = pick(rng, ("white", "grey", "white", "black"), (5, 2, 2, 1))
+    light = (1 - LIGHT * rng.beta(1, 1.5)) * rng.normal(1, LIGHT_COLOUR, 3).clip(0.8, 1.2)
     return Scene(
         artist, background, tuple(colours), float(scale), float(256 + rng.normal(0, POSITION_JITTER if people == 1
             else 6)), float(y),
         rotation, float(rng.normal(0, 4)), float(rng.uniform(-1, 1)), bool(rng.random() < 0.5),
-        bool(rng.random() < GREYSCALE), pick(rng, EFFECTS) if rng.random() < 0.16 else "",
+        bool(rng.random() < GREYSCALE), tuple(float(factor) for factor in light),
+        pick(rng, EFFECTS) if rng.random() < 0.16 else "",
     )  # fmt: skip

@@ -82,9 +82,9 @@ def tiny_model_size(monkeypatch):
 def train(danmul, output_dir, *flags) -> dict:
     steps = ["--max_steps", "12", "--eval_strategy", "steps", "--eval_steps", "6", "--save_strategy", "steps"]
     return train_mfdn.main(
-        ["--dataset", str(danmul), "--model_size", "tiny", "--output_dir", str(output_dir), *steps, "--save_steps", "5",
-         "--logging_steps", "1", "--per_device_train_batch_size", "4", "--dataloader_num_workers", "0",
-         "--save_total_limit", "5", "--use_cpu", *flags]
+        ["--dataset", str(danmul), "--model_size", "tiny", "--output_dir", str(output_dir), *steps,
+         "--save_steps", "5", "--logging_steps", "1", "--per_device_train_batch_size", "4", "--save_total_limit", "5",
+         "--dataloader_num_workers", "0", "--use_cpu", *flags]
     )  # fmt: skip
 
 

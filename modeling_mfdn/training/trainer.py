@@ -39,12 +39,14 @@ class MFDNTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
+    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep them from epoch to epoch"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "keep False: the collator needs all columns"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is always used"})
 
     def __post_init__(self):
         self.scaled_warmup = self.warmup_steps < 0
         self.warmup_steps = max(0, self.warmup_steps)
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
         super().__post_init__()
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
@@ -108,8 +110,9 @@ class MFDNTrainer(Trainer):
         batch = {"pixel_values": apply_color(inputs["pixel_values"], inputs.get("color_matrix"))}
         batch["labels"] = inputs["labels"]
         if config.modality == "image+tags":
+            generator = self._next_generator(inputs["input_ids"].device)
             batch["input_ids"], tag_labels = hide_tags(
-                inputs["input_ids"], self.mask_scheduler.ratio, config, self._next_generator(inputs["input_ids"].device)
+                inputs["input_ids"], self.mask_scheduler.ratio, config, generator
             )
             batch["attention_mask"] = inputs["attention_mask"]
             if config.predicts_tags:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_step.py --model_size small --output bench_step.json
 
-The reference (1.00) is the same model with nothing hidden. Variants take turns, so that a machine that slows down slows
-all of them; figures are medians of ratios within a round.
+The reference (1.00) is the same model with nothing hidden. Variants take turns, so that a machine that slows down
+slows all of them; figures are medians of ratios within a round.
 """
 
 import argparse
