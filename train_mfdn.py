@@ -52,9 +52,10 @@ QUICK_RECIPE = {
     "optim": "adamw_torch_fused",
     "optim_args": None,
     "learning_rate": 1.5e-3,
+    "mask_hold_from": 0.25,
     "weight_decay": 0.05,
     "max_grad_norm": 1.0,
-    "num_train_epochs": 36,
+    "num_train_epochs": 40,
     "per_device_train_batch_size": 32,
     "eval_strategy": "steps",
     "eval_steps": 0.1,
@@ -120,7 +121,7 @@ examples:
         default="random",
         metadata={"help": "order in which tags fill the slots", "choices": ["random", "alphabetical", "frequency"]},
     )
-    posts: int = field(default=2400, metadata={"help": "posts to draw for the embedded dump"})
+    posts: int = field(default=2500, metadata={"help": "posts to draw for the embedded dump"})
     evaluate_test: bool = field(
         default=False, metadata={"help": "after training, score the test split and show a few pictures"}
     )
