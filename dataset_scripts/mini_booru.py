@@ -79,7 +79,7 @@ class Post:
 # ---------------------------------------------------------------------------------------------------------------------
 def class_sizes(posts: int) -> np.ndarray:
     """Posts of each character among `posts` posts of one character, largest first (a Zipf law with a long tail)."""
-    count = max(8, round(60 * (posts / 2225) ** 0.6))
+    count = max(8, round(55 * (posts / 2225) ** 0.6))
     tail = [2 + k * 8 // max(1, round(count * TAIL)) for k in range(round(count * TAIL))]
     weights = 1 / (np.arange(count - len(tail)) + 7.0)
     head = np.maximum(2, np.floor((posts - sum(tail)) * weights / weights.sum())).astype(int)
