@@ -56,7 +56,7 @@ QUICK_RECIPE = {
     "mask_hold_from": 0.25,
     "weight_decay": 0.05,
     "max_grad_norm": 1.0,
-    "num_train_epochs": 40,
+    "num_train_epochs": 46,
     "per_device_train_batch_size": 32,
     "eval_strategy": "steps",
     "eval_steps": 0.1,

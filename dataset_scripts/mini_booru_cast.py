@@ -14,15 +14,15 @@ from dataset_scripts.draw_pen import ARTISTS, CLOTH, EYES, HAIR, Look, Scene
 from dataset_scripts.mini_booru_tags import HEADWEAR, MOUTH_TAGS, OUTFIT_TAGS, PATTERN_TAGS, PROPS
 
 # How far posts of one character differ. These decide how hard the dump is for a model that sees only the image.
-DEFAULT_OUTFIT = 0.55  # share of posts in the character's own clothes
+DEFAULT_OUTFIT = 0.75  # share of posts in the character's own clothes
 WRONG_ATTRIBUTE = 0.03  # share of posts with hair style, hair colour, length or eye colour other than usual
 MISSING_ORNAMENT = 0.08  # share of posts without a given signature ornament
 EXTRA_ORNAMENT = 0.05  # share of posts with an ornament that is not the character's
 CLOSED_EYES = 0.05
 GREYSCALE = 0.01  # besides the monochrome artist
-LIGHT, LIGHT_COLOUR = 0.5, 0.05  # how much darker a scene may be lit, and by how much its colours may shift
+LIGHT, LIGHT_COLOUR = 0.4, 0.03  # how much darker a scene may be lit, and by how much its colours may shift
 MAX_ROTATION = 12.0  # degrees; most pictures are straighter
-POSITION_JITTER = 22.0  # pixels of 512, standard deviation to the left and right
+POSITION_JITTER = 40.0  # pixels of 512, standard deviation to the left and right
 CLOSE_UP, PORTRAIT = 0.06, 0.5  # shares of the framings; the rest shows the upper body
 TWO_TONE_HAIR, DARK_SKIN, BOYS = 0.2, 0.1, 0.12  # shares of the characters
 # How well the tags know the character.
