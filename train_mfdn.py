@@ -129,12 +129,16 @@ examples:
     overwrite: bool = field(default=False, metadata={"help": "train into an --output_dir that holds a model"})
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the description and names every default."""
+
+
 def build_parser() -> HfArgumentParser:
     return HfArgumentParser(
         (ScriptArguments, MFDNTrainingArguments),
         description=ScriptArguments.__doc__,
         usage="accelerate launch train_mfdn.py [--dataset DIR] [--output_dir DIR] [--FLAG VALUE ...]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 
