@@ -197,6 +197,8 @@ def draw(looks: list[Look], scene: Scene, rng: np.random.Generator) -> np.ndarra
     pen = Pen(scene.artist, rng)
     pen.place(Affine2D(), 1.0)
     draw_background.background(pen, scene)
+    lit = pen.pixels[..., :3] * np.array(scene.backdrop_light, np.float32)
+    pen.pixels[..., :3] = np.clip(lit, 0, 255).astype(np.uint8)
     for i, look in enumerate(looks):
         spread = (i - (len(looks) - 1) / 2) * 250 * scene.scale
         mirror = -1 if scene.is_mirrored else 1

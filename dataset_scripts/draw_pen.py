@@ -112,6 +112,7 @@ class Scene:
     is_mirrored: bool = False
     is_greyscale: bool = False
     light: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of red, green and blue
+    backdrop_light: tuple[float, float, float] = (1.0, 1.0, 1.0)  # the same for what is behind the figure alone
     effect: str = ""  # petals, snow, hearts or sparkles in the foreground
 
 

@@ -20,9 +20,10 @@ MISSING_ORNAMENT = 0.08  # share of posts without a given signature ornament
 EXTRA_ORNAMENT = 0.05  # share of posts with an ornament that is not the character's
 CLOSED_EYES = 0.05
 GREYSCALE = 0.01  # besides the monochrome artist
-LIGHT, LIGHT_COLOUR = 0.4, 0.03  # how much darker a scene may be lit, and by how much its colours may shift
+LIGHT, LIGHT_COLOUR = 0.5, 0.02  # how much darker a scene may be lit, and by how much its colours may shift
+BACKDROP_LIGHT, BACKDROP_COLOUR = 0.7, 0.25  # the same for the background, unless it is plain
 MAX_ROTATION = 12.0  # degrees; most pictures are straighter
-POSITION_JITTER = 40.0  # pixels of 512, standard deviation to the left and right
+POSITION_JITTER = 20.0  # pixels of 512, standard deviation to the left and right
 CLOSE_UP, PORTRAIT = 0.06, 0.5  # shares of the framings; the rest shows the upper body
 TWO_TONE_HAIR, DARK_SKIN, BOYS = 0.2, 0.1, 0.12  # shares of the characters
 # How well the tags know the character.
@@ -224,14 +225,18 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     rotation = float(np.clip(rng.normal(0, 2) if rng.random() < 0.85 else rng.normal(0, 8), -MAX_ROTATION,
                              MAX_ROTATION))
     colours = [pick(rng, CLOTH), pick(rng, CLOTH)]
-    background = pick(rng, BACKGROUNDS, [3, 2, 2] + [1] * (len(BACKGROUNDS) - 3))
+    background = pick(rng, BACKGROUNDS, [2, 2, 2] + [1] * (len(BACKGROUNDS) - 3))
     if background == "simple" and rng.random() < 0.6:
         colours[0] = pick(rng, ("white", "grey", "white", "black"), (5, 2, 2, 1))
     light = (1 - LIGHT * rng.beta(1, 1.5)) * rng.normal(1, LIGHT_COLOUR, 3).clip(0.8, 1.2)
+    backdrop = (1.2 - BACKDROP_LIGHT * rng.random()) * rng.normal(1, BACKDROP_COLOUR, 3).clip(0.4, 1.6)
+    if background == "simple":
+        backdrop = np.ones(3)  # its colour is a tag
     return Scene(
         artist, background, tuple(colours), float(scale), float(256 + rng.normal(0, POSITION_JITTER if people == 1
             else 6)), float(y),
         rotation, float(rng.normal(0, 4)), float(rng.uniform(-1, 1)), bool(rng.random() < 0.5),
         bool(rng.random() < GREYSCALE), tuple(float(factor) for factor in light),
+        tuple(float(factor) for factor in backdrop),
         pick(rng, EFFECTS) if rng.random() < 0.16 else "",
     )  # fmt: skip

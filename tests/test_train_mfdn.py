@@ -195,7 +195,7 @@ def test_defaults_are_the_paper_with_a_dataset_and_quick_without():
     assert (paper.learning_rate, paper.num_train_epochs, paper.per_device_train_batch_size) == (1e-3, 50, 64)
     assert (paper.optim, paper.optim_args, paper.weight_decay, paper.max_grad_norm) == ("sgd", "momentum=0.9", 0, 0)
     script, quick = train_mfdn.parse_arguments([])
-    assert script.model_size == "tiny" and quick.optim == "adamw_torch"
+    assert script.model_size == "tiny" and quick.optim == "adamw_torch_fused"
     script, asked = train_mfdn.parse_arguments(["--model_size", "small", "--learning_rate", "0.5"])
     assert (script.model_size, asked.learning_rate) == ("small", 0.5)  # a flag wins over the recipe
 

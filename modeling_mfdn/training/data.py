@@ -27,7 +27,7 @@ AUGMENTATIONS = ("fused", "torchvision")
 TAG_ORDERS = ("random", "alphabetical", "frequency")
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
 RESIZE_RATIO = 1.25  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
-JITTER = 0.1  # brightness, contrast, saturation and (in turns of the colour circle) hue, as animesion
+COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
 IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
 
 
@@ -104,6 +104,7 @@ class MFDNCollator:
         tag_order: how tags fill the T - 2 slots. The `tags` are expected most frequent first for "frequency".
         seed: of the draws in training; evaluation uses a seed of its own.
         flip: mirror half of the training pictures.
+        color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
         label_map: [number of characters in the data] label of the model for each label of the data; None = equal.
     """
 
@@ -116,12 +117,15 @@ class MFDNCollator:
         tag_order: str = "random",
         seed: int = 0,
         flip: bool = True,
+        color_jitter: Sequence[float] = COLOR_JITTER,
         label_map: Sequence[int] | None = None,
     ):
         if augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {AUGMENTATIONS}, got {augment!r}.")
         if tag_order not in TAG_ORDERS:
             raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
+        if len(color_jitter) != 4 or not all(0 <= share < 1 for share in color_jitter) or color_jitter[3] > 0.5:
+            raise ValueError(f"color_jitter must be four numbers in [0, 1), hue at most 0.5, got {color_jitter}.")
         if len(tags) != config.num_tags:
             raise ValueError(
                 f"The model has config.num_tags = {config.num_tags} tags but the vocabulary has {len(tags)}. "
@@ -129,6 +133,7 @@ class MFDNCollator:
             )
         self.config, self.tags, self.training = config, list(tags), training
         self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
+        self.color_jitter = tuple(color_jitter)
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
         self.num_unknown_tags = 0
         # Shared memory, because workers hold a copy of everything else.
@@ -200,7 +205,7 @@ class MFDNCollator:
             image = self._cropped(row, rng)
             pixels[i] = image.transpose(2, 0, 1)
             if self.training:
-                factors[i] += rng.uniform(-JITTER, JITTER, 4)
+                factors[i] += rng.uniform(-1, 1, 4) * self.color_jitter
                 mean_luminance[i] = pixels[i].reshape(3, -1).mean(axis=1) @ LUMINANCE
         return {
             "pixel_values": torch.from_numpy(pixels),
@@ -235,7 +240,7 @@ class MFDNCollator:
         size = self.config.image_size
         resized = round(RESIZE_RATIO * size)
         flip = v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)
-        random = [v2.RandomCrop(size), flip, v2.ColorJitter(*[JITTER] * 4)]
+        random = [v2.RandomCrop(size), flip, v2.ColorJitter(*self.color_jitter)]
         return v2.Compose(
             [
                 v2.Resize((resized, resized) if self.training else (size, size)),
