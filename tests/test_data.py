@@ -366,3 +366,14 @@ def test_a_broken_image_is_an_error_that_names_the_post(broken, augment):
     rows = [row(1), row(4711) | {"image": {"bytes": broken, "path": None}}]
     with pytest.raises(ValueError, match="Post 4711"):
         MFDNCollator(CONFIG, TAGS, training=True, augment=augment)(rows)
+
+
+def test_color_jitter_is_asked_for_in_four_numbers():
+    rows = many_rows(3)
+    still = MFDNCollator(CONFIG, TAGS, training=True, color_jitter=(0, 0, 0, 0))(rows)["color_matrix"]
+    plain = MFDNCollator(CONFIG, TAGS, training=False)(rows)["color_matrix"]
+    torch.testing.assert_close(still, plain)
+    assert not torch.equal(MFDNCollator(CONFIG, TAGS, training=True)(rows)["color_matrix"], plain)
+    for wrong in ((0.1,), (0.1, 0.1, 0.1, 0.6), (-0.1, 0, 0, 0)):
+        with pytest.raises(ValueError, match="color_jitter must be four numbers"):
+            MFDNCollator(CONFIG, TAGS, training=True, color_jitter=wrong)

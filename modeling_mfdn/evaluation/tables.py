@@ -36,6 +36,8 @@ def accuracy() -> str:
     rows = ["| data set | system | image: top-1 | top-5 | with tags: top-1 | top-5 |", "|---|---|---:|---:|---:|---:|"]
     for dataset, dataset_name in DATASETS.items():
         for system, system_name in SYSTEMS.items():
+            if not (RESULTS / f"{dataset}-{system}.json").exists():
+                continue
             results = read(f"{dataset}-{system}.json")
             cells = [
                 f"{results[modality][f'top{k}_accuracy']:.1%}" if modality in results else "–"
@@ -97,12 +99,16 @@ def read(name: str) -> dict:
 
 
 def render(text: str) -> str:
-    """`text` with every known block filled anew; an unknown name is a ValueError."""
+    """`text` with every known block filled anew; without its file a block says so; an unknown name is a ValueError."""
 
     def fill(match: re.Match) -> str:
         if match["name"] not in BLOCKS:
             raise ValueError(f"The block {match['name']!r} is unknown; known are {', '.join(BLOCKS)}.")
-        return f"<!-- begin: {match['name']} -->\n{BLOCKS[match['name']]()}\n<!-- end: {match['name']} -->"
+        try:
+            block = BLOCKS[match["name"]]()
+        except FileNotFoundError:
+            block = "*Not measured yet.*"
+        return f"<!-- begin: {match['name']} -->\n{block}\n<!-- end: {match['name']} -->"
 
     return re.sub(r"<!-- begin: (?P<name>\w+) -->.*?<!-- end: (?P=name) -->", fill, text, flags=re.DOTALL)
 
