@@ -65,6 +65,7 @@ QUICK_RECIPE = {
     "save_strategy": "steps",
     "save_steps": 0.2,
     "dataloader_num_workers": 1,
+    "dataloader_persistent_workers": True,
     "evaluate_test": True,
 }
 

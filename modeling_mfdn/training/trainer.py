@@ -39,7 +39,10 @@ class MFDNTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
-    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep them from epoch to epoch"})
+    # Kept workers draw nothing at the start of an epoch, new ones do: the shuffle would depend on their number.
+    dataloader_persistent_workers: bool = field(
+        default=False, metadata={"help": "keep them from epoch to epoch: faster, but weights then depend on them"}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "keep False: the collator needs all columns"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is always used"})
 
