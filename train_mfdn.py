@@ -1,7 +1,6 @@
 """Train MFDN (paper §V-A). Read `main` from top to bottom: that is the whole story."""
 
 import argparse
-import io
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 from transformers import HfArgumentParser, pipeline, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -25,6 +23,7 @@ from modeling_mfdn.pretrained import load_vision_weights
 from modeling_mfdn.tag_tokenizer import build_processor
 from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.data import COLOR_JITTER, MFDNCollator, load_split, read_characters, read_tag_vocabulary
+from modeling_mfdn.training.images import decode_image
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 EMBEDDED_DUMP = "mini_booru"
@@ -249,7 +248,7 @@ def show(folder: str, test_split) -> None:
     """Load the saved model as a stranger would and name what is in a few test pictures."""
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
     posts = [test_split[i] for i in range(min(4, len(test_split)))]
-    pictures = [Image.open(io.BytesIO(post["image"]["bytes"])) for post in posts]
+    pictures = [decode_image(post["image"]["bytes"]) for post in posts]
     results = [tagger(picture) for picture in pictures]
     names = read_characters(test_split)
     truths = [{"character": names[post["character"]], "tags": post["tags"]} for post in posts]
