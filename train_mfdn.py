@@ -57,7 +57,7 @@ QUICK_RECIPE = {
     "color_jitter": [0.3, 0.2, 0.2, 0.02],
     "weight_decay": 0.05,
     "max_grad_norm": 1.0,
-    "num_train_epochs": 44,
+    "num_train_epochs": 50,
     "per_device_train_batch_size": 32,
     "eval_strategy": "steps",
     "eval_steps": 0.1,
