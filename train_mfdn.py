@@ -22,7 +22,14 @@ from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.pretrained import load_vision_weights
 from modeling_mfdn.tag_tokenizer import build_processor
 from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
-from modeling_mfdn.training.data import COLOR_JITTER, MFDNCollator, load_split, read_characters, read_tag_vocabulary
+from modeling_mfdn.training.data import (
+    COLOR_JITTER,
+    CROP_SHARE,
+    MFDNCollator,
+    load_split,
+    read_characters,
+    read_tag_vocabulary,
+)
 from modeling_mfdn.training.images import decode_image
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
@@ -123,6 +130,10 @@ examples:
     color_jitter: list[float] = field(
         default_factory=lambda: list(COLOR_JITTER),
         metadata={"help": "how far brightness, contrast, saturation (shares) and hue (turns) may change"},
+    )
+    crop_share: list[float] = field(
+        default_factory=lambda: list(CROP_SHARE),
+        metadata={"help": "smallest and largest side of a training crop, as shares of the picture's side"},
     )
     tag_order: str = field(
         default="random",
@@ -289,7 +300,11 @@ def main(argv: list[str] | None = None) -> dict:
         train_dataset=train_split,
         eval_dataset=load_split(script.dataset, "validation"),
         data_collator=MFDNCollator(
-            training=True, augment=script.augment, color_jitter=script.color_jitter, **collate
+            training=True,
+            augment=script.augment,
+            color_jitter=script.color_jitter,
+            crop_share=script.crop_share,
+            **collate,
         ),
         eval_collator=MFDNCollator(training=False, **collate),
         mask_scheduler=mask_scheduler if script.train_modality == "image+tags" else None,

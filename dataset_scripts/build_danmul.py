@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,15 +13,17 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset_scripts import select_posts as rules
+from dataset_scripts.apply_rules import Selection, apply_post_rules, apply_tag_rules, format_rules, print_ladder
+from dataset_scripts.check_images import check_images
 from dataset_scripts.danmul_folder import new_folder, record_build, refuse_existing, write_lists
 from dataset_scripts.describe import table_1, table_1_markdown
 from dataset_scripts.find_metadata import Metadata, find_metadata, split_into_ranges
-from dataset_scripts.images import ImageListing, check_images, list_images
+from dataset_scripts.list_images import ImageListing, list_images
 from dataset_scripts.posts import Parsed, PostsTable, merge, parse
+from dataset_scripts.run_tasks import run
 from dataset_scripts.split_posts import assign_splits
 from dataset_scripts.write_parquet import plan_shards, write_shard
 
-PAPER_TAGS = 25_404
 IMAGES_PER_TASK = 5_000
 SHOWN_BAD_LINES = 5
 
@@ -123,12 +122,12 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     print(metadata.describe(source), flush=True)
     listing = list_images(source)
     parsed = read_metadata(metadata, source, options.max_bad_share, executor)
-    selection = rules.Selection(parsed.posts, len(parsed.other_tags - set(parsed.posts.tag_names)))
+    selection = Selection(parsed.posts, len(parsed.other_tags - set(parsed.posts.tag_names)))
     parsed.posts = parsed.other_tags = None  # 2 GB at full size; the selection holds what is left
 
     # 2. Select posts, then tags, in the paper's order
     problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
-    num_conflicts = apply_post_rules(selection, listing, options)
+    num_conflicts = apply_post_rules(selection, listing.ids, options)
     checked_ids, checked_bytes = selection.posts.post_ids, None
     if not options.dry_run:
         checked_ids, checked_bytes, broken = check_selected(selection.posts, listing, executor)
@@ -140,7 +139,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         refuse_problems(problems)
     selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
     scores, ladder = apply_tag_rules(selection, options)
-    print(rules.format_rules(selection.rules))
+    print(format_rules(selection.rules))
     print_problems(parsed, problems, num_conflicts, listing)
     print_ladder(scores, ladder)
     if not len(selection.posts):
@@ -178,29 +177,6 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     print(f"Wrote {options.output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
 
 
-def run(function: Callable, tasks: Iterable, executor: Executor | None, ahead: int = 8) -> Iterator[tuple]:
-    """(task, function(task)) in the order of the tasks, at most `ahead` of them in flight, so that memory is bounded.
-
-    `Executor.map` would take all tasks at once, every post of the data set with them. One task alone runs here.
-    """
-    tasks, pending = iter(tasks), deque()
-    first = next(tasks, None)
-    second = next(tasks, None)
-    if executor is None or second is None:
-        for task in chain((first, second), tasks):
-            if task is not None:
-                yield task, function(task)
-        return
-    for task in chain((first, second), tasks):
-        if len(pending) >= ahead:
-            done, future = pending.popleft()
-            yield done, future.result()
-        pending.append((task, executor.submit(function, task)))
-    while pending:
-        done, future = pending.popleft()
-        yield done, future.result()
-
-
 def read_metadata(metadata: Metadata, source: Path, max_bad_share: float, executor: Executor | None) -> Parsed:
     """All posts of the dump. Raises ValueError when more than `max_bad_share` of the lines are malformed."""
     tasks = split_into_ranges(metadata, source)
@@ -218,19 +194,6 @@ def read_metadata(metadata: Metadata, source: Path, max_bad_share: float, execut
     return parsed
 
 
-def apply_post_rules(selection: rules.Selection, listing: ImageListing, options: argparse.Namespace) -> int:
-    """The rules over posts that need no image file. Returns the number of ids whose records differ."""
-    selection.drop_posts("has_image", rules.posts_without_image(selection.posts, listing.ids))
-    if options.ratings:
-        selection.drop_posts("ratings", rules.posts_of_other_ratings(selection.posts, options.ratings))
-    if options.drop_deleted:
-        selection.drop_posts("not_deleted", rules.deleted_posts(selection.posts))
-    selection.drop_posts("single_character", rules.posts_not_of_one_character(selection.posts))
-    duplicates, num_conflicts = rules.duplicate_posts(selection.posts)
-    selection.drop_posts("unique_id", duplicates)
-    return num_conflicts
-
-
 def check_selected(
     posts: PostsTable, listing: ImageListing, executor: Executor | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -240,7 +203,7 @@ def check_selected(
     """
     post_ids = np.sort(posts.post_ids)
     parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
-    results = run(check_images, (listing.paths(part) for part in parts), executor)
+    results = run(check_images, (listing.files(part) for part in parts), executor)
     sizes, reasons = [np.array([], np.int64)], []
     for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
         sizes.append(part_sizes)
@@ -260,17 +223,6 @@ def refuse_problems(problems: dict[str, np.ndarray]) -> None:
         )
 
 
-def apply_tag_rules(selection: rules.Selection, options: argparse.Namespace) -> tuple[np.ndarray, list[dict]]:
-    """The rules over tags. Returns Eq. 1 for every tag name and how many tags each threshold would leave."""
-    selection.drop_tags("emoticon_tags", rules.emoticon_tags(selection.posts, options.emoticon_pattern))
-    selection.drop_tags("min_tag_posts", rules.rare_tags(selection.posts, options.min_tag_posts))
-    scores = rules.tf_idf_sums(selection.posts, options.log_base)
-    in_use = rules.count_posts_of_tags(selection.posts) > 0
-    ladder = rules.threshold_ladder(scores[in_use], options.tfidf_threshold)
-    selection.drop_tags("tf_idf_sum", rules.low_tf_idf_tags(scores, options.tfidf_threshold))
-    return scores, ladder
-
-
 def print_problems(
     parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, listing: ImageListing
 ) -> None:
@@ -284,15 +236,6 @@ def print_problems(
     for what, number in lines.items():
         if number:
             print(f"{what}: {number:,}")
-
-
-def print_ladder(scores: np.ndarray, ladder: list[dict]) -> None:
-    """The thresholds of Eq. 1 and what each would leave."""
-    steps = "  ".join(f"{step['threshold']:g}: {step['tags']:,}" for step in ladder)
-    print(f"tags left by a threshold of Eq. 1 of  {steps}")
-    threshold = rules.threshold_for(scores[scores > 0], PAPER_TAGS)
-    if threshold is not None:
-        print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_scripts.apply_rules import Selection
 from dataset_scripts.describe import SPECIAL_TOKENS, dataset_card
 from dataset_scripts.find_metadata import Metadata
 from dataset_scripts.posts import BadLine, Parsed, PostsTable, write_rejects
-from dataset_scripts.select_posts import Selection, count_posts_of_tags
+from dataset_scripts.select_posts import count_posts_of_tags
 from dataset_scripts.split_posts import SPLITS
 
 LISTED_IDS = 1_000  # of missing or broken images, per reason

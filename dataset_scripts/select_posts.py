@@ -1,14 +1,13 @@
 """The rules of paper §III.A, one function each, over the posts table of `posts.py`.
 
 Every rule returns what it drops as a bool array, over posts [N] or over tag names [K]; none changes its arguments.
-`Selection` applies them in turn and keeps the table of counts. No rule depends on the order of the input.
+`apply_rules.py` applies them in turn and counts. No rule depends on the order of the input.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -182,72 +181,3 @@ def renumber_by_name(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, l
     new_codes = np.full(len(names), -1, np.int32)
     new_codes[used] = np.arange(len(used))
     return new_codes[codes], [names[code] for code in used]
-
-
-@dataclass
-class RuleCount:
-    """What one rule left: posts, characters, tags, each before → dropped → after.
-
-    Characters and tags are those seen on posts of exactly one character.
-    """
-
-    rule: str
-    posts_before: int
-    posts_dropped: int
-    posts_after: int
-    characters_before: int
-    characters_dropped: int
-    characters_after: int
-    tags_before: int
-    tags_dropped: int
-    tags_after: int
-
-
-class Selection:
-    """The posts left so far, and the count of every rule applied to them."""
-
-    def __init__(self, posts: PostsTable, num_other_tags: int):
-        self.posts = posts
-        self.rules: list[RuleCount] = []
-        counts = self._counts()
-        # The parser leaves out artist, copyright and meta tags; the first row of the table says how many.
-        self._record("general_tags", (*counts[:2], counts[2] + num_other_tags))
-
-    def drop_posts(self, rule: str, dropped: np.ndarray) -> None:
-        """Apply a rule over posts and count it."""
-        before = self._counts()
-        self.posts = self.posts.drop_posts(dropped)
-        self._record(rule, before)
-
-    def drop_tags(self, rule: str, dropped: np.ndarray) -> None:
-        """Apply a rule over tags and count it."""
-        before = self._counts()
-        self.posts = self.posts.drop_tags(dropped)
-        self._record(rule, before)
-
-    def table(self) -> list[dict]:
-        """The counts as plain dictionaries, for build.json."""
-        return [asdict(rule) for rule in self.rules]
-
-    def _counts(self) -> tuple[int, int, int]:
-        posts = self.posts
-        characters = np.unique(posts.characters[posts.characters >= 0])
-        return len(posts), len(characters), int(np.count_nonzero(count_posts_of_tags(posts)))
-
-    def _record(self, rule: str, before: tuple[int, int, int]) -> None:
-        after = self._counts()
-        numbers = [n for b, a in zip(before, after, strict=True) for n in (b, b - a, a)]
-        self.rules.append(RuleCount(rule, *numbers))
-
-
-def format_rules(rules: list[RuleCount]) -> str:
-    """The table of rules as text: one line per rule, before → dropped → after for posts, characters and tags."""
-    lines = [f"{'rule':<18}{'posts':>34}{'characters':>30}{'tags':>30}"]
-    for rule in rules:
-        cells = [
-            f"{getattr(rule, f'{kind}_before'):,} → {-getattr(rule, f'{kind}_dropped'):,} → "
-            f"{getattr(rule, f'{kind}_after'):,}"
-            for kind in ("posts", "characters", "tags")
-        ]
-        lines.append(f"{rule.rule:<18}{cells[0]:>34}{cells[1]:>30}{cells[2]:>30}")
-    return "\n".join(lines)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_scripts.images import ImageListing
+from dataset_scripts.list_images import ImageFile, ImageListing, open_image
 from dataset_scripts.posts import PostsTable
 from dataset_scripts.split_posts import SPLITS, shuffled_order
 
@@ -34,7 +34,7 @@ class ShardTask:
     path: str
     schema: pa.Schema
     post_ids: np.ndarray  # int64 [n]
-    image_paths: list[str]
+    images: list[ImageFile]
     characters: np.ndarray  # int [n]
     ratings: list[str | None]
     tag_counts: np.ndarray  # int32 [n]
@@ -84,7 +84,7 @@ def plan_shards(
                 path=str(folder / f"{name}-{shard:05d}-of-{num_shards:05d}.parquet"),
                 schema=schema,
                 post_ids=posts.post_ids[part],
-                image_paths=listing.paths(posts.post_ids[part]),
+                images=listing.files(posts.post_ids[part]),
                 characters=posts.characters[part],
                 ratings=[ratings[code] for code in posts.ratings[part]],
                 tag_counts=posts.tag_counts[part],
@@ -120,10 +120,10 @@ def write_shard(task: ShardTask) -> dict:
 
 def row_group(task: ShardTask, rows: slice, ends: np.ndarray) -> pa.Table:
     """The Arrow table of some rows of a shard, with the bytes of their images as they are on disk."""
-    paths = task.image_paths[rows]
+    images = task.images[rows]
     image_type = task.schema.field("image").type
-    contents = pa.array([Path(path).read_bytes() for path in paths], image_type.field("bytes").type)
-    names = pa.array([os.path.basename(path) for path in paths], pa.string())
+    contents = pa.array([read_image(image) for image in images], image_type.field("bytes").type)
+    names = pa.array([image.name for image in images], pa.string())
     first, last = ends[rows.start], ends[rows.stop]
     codes = pa.array(task.tag_codes[first:last], pa.int64())
     tags = pa.array(task.tag_names, pa.string()).take(codes)
@@ -135,3 +135,9 @@ def row_group(task: ShardTask, rows: slice, ends: np.ndarray) -> pa.Table:
         pa.array(task.ratings[rows], pa.string()),
     ]
     return pa.table(columns, schema=task.schema)
+
+
+def read_image(image: ImageFile) -> bytes:
+    """The bytes of an image, untouched."""
+    with open_image(image) as stream:
+        return stream.read()

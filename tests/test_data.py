@@ -289,6 +289,25 @@ def test_crops_cover_four_fifths_of_the_side_and_half_of_them_are_mirrored():
         assert start.min() < 0.06 and start.max() > 0.16 and start.max() < 0.24
 
 
+@pytest.mark.parametrize("augment", ["fused", "torchvision"])
+def test_crops_cover_the_shares_asked_for(augment):
+    ramp = np.tile(np.linspace(0, 250, 400)[None, :, None], (400, 1, 3)).astype(np.uint8)
+    rows = [row(post_id, picture=PILImage.fromarray(ramp)) for post_id in range(60)]
+    collator = MFDNCollator(
+        CONFIG, TAGS, training=True, augment=augment, flip=False, crop_share=(0.5, 0.9), color_jitter=(0, 0, 0, 0)
+    )
+    batch = collator(rows)
+    pixels = (apply_color(batch["pixel_values"], batch.get("color_matrix")) + 1) / 2 * 255 / 250
+    shares = (pixels[:, 0, :, -1] - pixels[:, 0, :, 0]).mean(1) * SIZE / (SIZE - 1)
+    assert 0.45 < shares.min() < 0.6 and 0.8 < shares.max() < 0.95
+
+
+@pytest.mark.parametrize("crop_share", [(0.0, 1.0), (0.9, 0.8), (0.5, 1.1), (0.5,)])
+def test_impossible_crops_are_refused(crop_share):
+    with pytest.raises(ValueError, match="crop_share must be two rising numbers"):
+        MFDNCollator(CONFIG, TAGS, training=True, crop_share=crop_share)
+
+
 def test_flip_false_never_mirrors():
     ramp = np.tile(np.linspace(0, 250, 100)[None, :, None], (100, 1, 3)).astype(np.uint8)
     rows = [row(post_id, picture=PILImage.fromarray(ramp)) for post_id in range(16)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_scripts import select_posts as rules
+from dataset_scripts.apply_rules import Selection
 from dataset_scripts.posts import NO_CHARACTER, SEVERAL_CHARACTERS, Codes, PostsTable
 
 
@@ -135,7 +136,7 @@ def test_canonical_order_forgets_the_order_of_the_input():
 
 
 def test_selection_counts_posts_characters_and_tags():
-    selection = rules.Selection(table((1, "a", ["x", "y"]), (2, "b", ["x"]), (3, None, [])), num_other_tags=4)
+    selection = Selection(table((1, "a", ["x", "y"]), (2, "b", ["x"]), (3, None, [])), num_other_tags=4)
     selection.drop_posts("some_rule", selection.posts.post_ids == 1)
     selection.drop_tags("other_rule", np.array([True, True]))
     first, second, third = selection.rules

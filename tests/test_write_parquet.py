@@ -12,8 +12,9 @@ import pytest
 from dump_factory import image_path, picture
 from PIL import Image
 
-from dataset_scripts import images
-from dataset_scripts.images import check_images, image_problem, list_images
+from dataset_scripts import check_images as checks
+from dataset_scripts.check_images import check_images, image_problem
+from dataset_scripts.list_images import ImageFile, list_images
 from dataset_scripts.write_parquet import ROWS_PER_GROUP, ShardTask, danmul_schema, write_shard
 
 
@@ -29,7 +30,7 @@ def png_that_claims(width, height):
 def test_good_images_of_three_types_pass(tmp_path, kind):
     path = tmp_path / "1.jpg"  # judged by its bytes, not by its name
     path.write_bytes(picture(1, kind))
-    assert image_problem(str(path)) == (path.stat().st_size, "")
+    assert image_problem(ImageFile(str(path))) == (path.stat().st_size, "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -37,7 +38,7 @@ def test_good_images_of_three_types_pass(tmp_path, kind):
 def test_every_cut_is_found(tmp_path, kind, cut):
     path = tmp_path / "1.jpg"
     path.write_bytes(picture(1, kind)[:-cut])
-    assert image_problem(str(path))[1] == "truncated"
+    assert image_problem(ImageFile(str(path)))[1] == "truncated"
 
 
 @pytest.mark.parametrize(
@@ -57,15 +58,15 @@ def test_every_cut_is_found(tmp_path, kind, cut):
 def test_problems_have_names(tmp_path, content, problem):
     path = tmp_path / "1.jpg"
     path.write_bytes(content)
-    assert image_problem(str(path))[1] == problem
+    assert image_problem(ImageFile(str(path)))[1] == problem
 
 
 def test_missing_unreadable_and_large_files(tmp_path, monkeypatch):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "large.jpg").write_bytes(picture(1))
-    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr(checks, "MAX_IMAGE_BYTES", 100)
     paths = [str(tmp_path / name) for name in ("absent.jpg", "folder.jpg", "large.jpg")]
-    sizes, problems = check_images(paths)
+    sizes, problems = check_images([ImageFile(path) for path in paths])
     assert problems == ["missing", "unreadable", "oversized"]
     assert sizes[2] == os.path.getsize(paths[2])
 
@@ -80,7 +81,7 @@ def test_listing_takes_only_images_named_by_id_in_their_bucket(tmp_path):
     listing = list_images(tmp_path)
     assert listing.ids.tolist() == [1, 2001, 5002]
     assert listing.num_ignored == 6
-    names = [os.path.relpath(path, tmp_path / "512px") for path in listing.paths(np.array([5002, 2001]))]
+    names = [os.path.relpath(file.path, tmp_path / "512px") for file in listing.files(np.array([5002, 2001]))]
     assert names == ["0002/5002.webp", "0001/2001.jpg"]
 
 
@@ -105,7 +106,7 @@ def shard_of(tmp_path, number):
     codes = np.concatenate([np.arange(count) for count in counts] or [np.array([], int)])
     schema = danmul_schema(["alice", "bob"])
     path = str(tmp_path / "train-00000-of-00001.parquet")
-    return ShardTask(path, schema, ids, paths, ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"])
+    return ShardTask(path, schema, ids, [ImageFile(path) for path in paths], ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"])
 
 
 def test_shard_holds_the_original_bytes_and_the_class_names(tmp_path):
@@ -137,7 +138,7 @@ def test_shard_holds_the_original_bytes_and_the_class_names(tmp_path):
 def test_no_shard_is_left_when_an_image_vanishes(tmp_path):
     task = shard_of(tmp_path, 3)
     task.ratings = task.ratings[:3]
-    os.unlink(task.image_paths[1])
+    os.unlink(task.images[1].path)
     with pytest.raises(FileNotFoundError):
         write_shard(task)
     assert not list(tmp_path.glob("*.parquet*"))

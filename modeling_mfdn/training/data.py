@@ -26,7 +26,7 @@ COLUMNS = ("post_id", "image", "character", "tags")
 AUGMENTATIONS = ("fused", "torchvision")
 TAG_ORDERS = ("random", "alphabetical", "frequency")
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
-RESIZE_RATIO = 1.25  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
+CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
 COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
 IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
 
@@ -105,6 +105,7 @@ class MFDNCollator:
         seed: of the draws in training; evaluation uses a seed of its own.
         flip: mirror half of the training pictures.
         color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
+        crop_share: smallest and largest side of a training crop, as shares of the picture's side; drawn evenly.
         label_map: [number of characters in the data] label of the model for each label of the data; None = equal.
     """
 
@@ -118,6 +119,7 @@ class MFDNCollator:
         seed: int = 0,
         flip: bool = True,
         color_jitter: Sequence[float] = COLOR_JITTER,
+        crop_share: Sequence[float] = CROP_SHARE,
         label_map: Sequence[int] | None = None,
     ):
         if augment not in AUGMENTATIONS:
@@ -126,6 +128,8 @@ class MFDNCollator:
             raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
         if len(color_jitter) != 4 or not all(0 <= share < 1 for share in color_jitter) or color_jitter[3] > 0.5:
             raise ValueError(f"color_jitter must be four numbers in [0, 1), hue at most 0.5, got {color_jitter}.")
+        if len(crop_share) != 2 or not 0 < crop_share[0] <= crop_share[1] <= 1:
+            raise ValueError(f"crop_share must be two rising numbers in (0, 1], got {crop_share}.")
         if len(tags) != config.num_tags:
             raise ValueError(
                 f"The model has config.num_tags = {config.num_tags} tags but the vocabulary has {len(tags)}. "
@@ -133,7 +137,7 @@ class MFDNCollator:
             )
         self.config, self.tags, self.training = config, list(tags), training
         self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
-        self.color_jitter = tuple(color_jitter)
+        self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
         self.num_unknown_tags = 0
         # Shared memory, because workers hold a copy of everything else.
@@ -223,28 +227,27 @@ class MFDNCollator:
             ) from error
 
     def _cropped(self, row: dict, rng: np.random.Generator) -> np.ndarray:
-        """[S, S, 3] uint8: in training a random S-crop out of the picture at 1.25 S, perhaps mirrored."""
+        """[S, S, 3] uint8: in training a random square of the picture, perhaps mirrored."""
         size = self.config.image_size
         if not self.training:
             return np.asarray(self._decoded(row, 2 * size).resize((size, size), PILImage.Resampling.BILINEAR))
-        resized = round(RESIZE_RATIO * size)
-        image = self._decoded(row, resized)
-        left, top = rng.integers(0, resized - size + 1, 2) * (image.width / resized)
-        side = size * image.width / resized
+        share = rng.uniform(*self.crop_share)
+        image = self._decoded(row, round(size / share))
+        side = share * image.width
+        left, top = rng.uniform(0, image.width - side, 2)
         # Crop and resize at once: no pixel is computed that is not shown.
         image = image.resize((size, size), PILImage.Resampling.BILINEAR, box=(left, top, left + side, top + side))
         pixels = np.asarray(image)
         return pixels[:, ::-1] if rng.random() < 0.5 and self.flip else pixels
 
     def _textbook_transform(self) -> v2.Compose:
-        size = self.config.image_size
-        resized = round(RESIZE_RATIO * size)
+        size, (smallest, largest) = self.config.image_size, self.crop_share
+        crop = v2.RandomResizedCrop(size, scale=(smallest**2, largest**2), ratio=(1.0, 1.0))
         flip = v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)
-        random = [v2.RandomCrop(size), flip, v2.ColorJitter(*self.color_jitter)]
+        random = [crop, flip, v2.ColorJitter(*self.color_jitter)]
         return v2.Compose(
             [
-                v2.Resize((resized, resized) if self.training else (size, size)),
-                *(random if self.training else []),
+                *(random if self.training else [v2.Resize((size, size))]),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize([0.5] * 3, [0.5] * 3),

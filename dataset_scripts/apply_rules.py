@@ -1,0 +1,115 @@
+"""The rules of `select_posts.py` in the paper's order, with what each one dropped."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from dataset_scripts import select_posts as rules
+from dataset_scripts.posts import PostsTable
+
+PAPER_TAGS = 25_404
+
+
+@dataclass
+class RuleCount:
+    """What one rule left: posts, characters, tags, each before → dropped → after.
+
+    Characters and tags are those seen on posts of exactly one character.
+    """
+
+    rule: str
+    posts_before: int
+    posts_dropped: int
+    posts_after: int
+    characters_before: int
+    characters_dropped: int
+    characters_after: int
+    tags_before: int
+    tags_dropped: int
+    tags_after: int
+
+
+class Selection:
+    """The posts left so far, and the count of every rule applied to them."""
+
+    def __init__(self, posts: PostsTable, num_other_tags: int):
+        self.posts = posts
+        self.rules: list[RuleCount] = []
+        counts = self._counts()
+        # The parser leaves out artist, copyright and meta tags; the first row of the table says how many.
+        self._record("general_tags", (*counts[:2], counts[2] + num_other_tags))
+
+    def drop_posts(self, rule: str, dropped: np.ndarray) -> None:
+        """Apply a rule over posts and count it."""
+        before = self._counts()
+        self.posts = self.posts.drop_posts(dropped)
+        self._record(rule, before)
+
+    def drop_tags(self, rule: str, dropped: np.ndarray) -> None:
+        """Apply a rule over tags and count it."""
+        before = self._counts()
+        self.posts = self.posts.drop_tags(dropped)
+        self._record(rule, before)
+
+    def table(self) -> list[dict]:
+        """The counts as plain dictionaries, for build.json."""
+        return [asdict(rule) for rule in self.rules]
+
+    def _counts(self) -> tuple[int, int, int]:
+        posts = self.posts
+        characters = np.unique(posts.characters[posts.characters >= 0])
+        return len(posts), len(characters), int(np.count_nonzero(rules.count_posts_of_tags(posts)))
+
+    def _record(self, rule: str, before: tuple[int, int, int]) -> None:
+        after = self._counts()
+        numbers = [n for b, a in zip(before, after, strict=True) for n in (b, b - a, a)]
+        self.rules.append(RuleCount(rule, *numbers))
+
+
+def format_rules(counts: list[RuleCount]) -> str:
+    """The table of rules as text: one line per rule, before → dropped → after for posts, characters and tags."""
+    lines = [f"{'rule':<18}{'posts':>34}{'characters':>30}{'tags':>30}"]
+    for rule in counts:
+        cells = [
+            f"{getattr(rule, f'{kind}_before'):,} → {-getattr(rule, f'{kind}_dropped'):,} → "
+            f"{getattr(rule, f'{kind}_after'):,}"
+            for kind in ("posts", "characters", "tags")
+        ]
+        lines.append(f"{rule.rule:<18}{cells[0]:>34}{cells[1]:>30}{cells[2]:>30}")
+    return "\n".join(lines)
+
+
+def apply_post_rules(selection: Selection, image_ids: np.ndarray, options: argparse.Namespace) -> int:
+    """The rules over posts that need no image file. Returns the number of ids whose records differ."""
+    selection.drop_posts("has_image", rules.posts_without_image(selection.posts, image_ids))
+    if options.ratings:
+        selection.drop_posts("ratings", rules.posts_of_other_ratings(selection.posts, options.ratings))
+    if options.drop_deleted:
+        selection.drop_posts("not_deleted", rules.deleted_posts(selection.posts))
+    selection.drop_posts("single_character", rules.posts_not_of_one_character(selection.posts))
+    duplicates, num_conflicts = rules.duplicate_posts(selection.posts)
+    selection.drop_posts("unique_id", duplicates)
+    return num_conflicts
+
+
+def apply_tag_rules(selection: Selection, options: argparse.Namespace) -> tuple[np.ndarray, list[dict]]:
+    """The rules over tags. Returns Eq. 1 for every tag name and how many tags each threshold would leave."""
+    selection.drop_tags("emoticon_tags", rules.emoticon_tags(selection.posts, options.emoticon_pattern))
+    selection.drop_tags("min_tag_posts", rules.rare_tags(selection.posts, options.min_tag_posts))
+    scores = rules.tf_idf_sums(selection.posts, options.log_base)
+    in_use = rules.count_posts_of_tags(selection.posts) > 0
+    ladder = rules.threshold_ladder(scores[in_use], options.tfidf_threshold)
+    selection.drop_tags("tf_idf_sum", rules.low_tf_idf_tags(scores, options.tfidf_threshold))
+    return scores, ladder
+
+
+def print_ladder(scores: np.ndarray, ladder: list[dict]) -> None:
+    """The thresholds of Eq. 1 and what each would leave."""
+    steps = "  ".join(f"{step['threshold']:g}: {step['tags']:,}" for step in ladder)
+    print(f"tags left by a threshold of Eq. 1 of  {steps}")
+    threshold = rules.threshold_for(scores[scores > 0], PAPER_TAGS)
+    if threshold is not None:
+        print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
