@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_scripts import select_posts as rules
-from dataset_scripts.apply_rules import Selection
+from dataset_scripts.apply_rules import Selection, format_rules
 from dataset_scripts.posts import NO_CHARACTER, SEVERAL_CHARACTERS, Codes, PostsTable
 
 
@@ -144,4 +144,4 @@ def test_selection_counts_posts_characters_and_tags():
     assert (second.posts_before, second.posts_dropped, second.posts_after) == (3, 1, 2)
     assert (second.characters_after, second.tags_after) == (1, 1)
     assert (third.posts_dropped, third.tags_after) == (0, 0)
-    assert "some_rule" in rules.format_rules(selection.rules)
+    assert "some_rule" in format_rules(selection.rules)

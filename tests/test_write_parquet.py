@@ -106,7 +106,8 @@ def shard_of(tmp_path, number):
     codes = np.concatenate([np.arange(count) for count in counts] or [np.array([], int)])
     schema = danmul_schema(["alice", "bob"])
     path = str(tmp_path / "train-00000-of-00001.parquet")
-    return ShardTask(path, schema, ids, [ImageFile(path) for path in paths], ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"])
+    images = [ImageFile(image) for image in paths]
+    return ShardTask(path, schema, ids, images, ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"])
 
 
 def test_shard_holds_the_original_bytes_and_the_class_names(tmp_path):
