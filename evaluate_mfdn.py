@@ -88,26 +88,6 @@ def output_path(model: str, split: str, output: str | None) -> Path:
     return path
 
 
-def print_table(results: dict) -> None:
-    """Characters and, of all tags, ranking quality; the rest is in the JSON."""
-    print(f"\n{results['num_images']} images of {results['dataset']}, {results['split']}\n")
-    print("| modality   | top-1 | top-5 | macro top-1 | tag mAP | tag miss rate |")
-    print("|------------|------:|------:|------------:|--------:|--------------:|")
-    for modality in ("image", "image+tags"):
-        if modality not in results:
-            continue
-        scores = results[modality]
-        tag_cells = "      – |             –"
-        if "tags" in scores:
-            tags = scores["tags"]["all"]
-            tag_cells = f"{tags['mean_average_precision']:7.3f} | {tags['miss_rate']:13.1%}"
-        print(
-            f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
-            f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
-        )
-    print("\nimage: all tags are to be found. image+tags: half of a post's tags are given, the others to be found.")
-
-
 def main(argv: list[str] | None = None) -> dict:
     """Returns what is written to results.json, without the versions."""
     # ------------------------------------------------------------------ arguments
@@ -118,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict:
     from torch.utils.data import DataLoader
 
     from modeling_mfdn import MFDNModel, MFDNProcessor
-    from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, write_results
+    from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
     accelerator = Accelerator()
@@ -165,7 +145,7 @@ def main(argv: list[str] | None = None) -> dict:
     }
     if accelerator.is_main_process:
         write_results(results, path)
-        print_table(results)
+        print(format_results(results))
         print(f"Everything else: {path}")
     accelerator.end_training()
     return results

@@ -84,6 +84,29 @@ def evaluate_model(
     return {"num_images": num_images} | {modality: scores[modality].compute() for modality in modalities}
 
 
+def format_results(results: dict) -> str:
+    """Characters and, of all tags, ranking quality, as a table to print; the rest is in the JSON."""
+    lines = [
+        f"\n{results['num_images']} images of {results['dataset']}, {results['split']}\n",
+        "| modality   | top-1 | top-5 | macro top-1 | tag mAP | tag miss rate |",
+        "|------------|------:|------:|------------:|--------:|--------------:|",
+    ]
+    for modality in ("image", "image+tags"):
+        if modality not in results:
+            continue
+        scores = results[modality]
+        tag_cells = "      – |             –"
+        if "tags" in scores:
+            tags = scores["tags"]["all"]
+            tag_cells = f"{tags['mean_average_precision']:7.3f} | {tags['miss_rate']:13.1%}"
+        lines.append(
+            f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
+            f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
+        )
+    lines.append("\nimage: all tags are to find. image+tags: half of a post's tags are given, the rest is to find.")
+    return "\n".join(lines)
+
+
 def write_results(results: dict, path: str | Path) -> None:
     """Write results as JSON, with the versions they were computed with; the file is whole or not there."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
