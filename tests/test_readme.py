@@ -3,11 +3,16 @@
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from modeling_mfdn import MFDNModel
 from modeling_mfdn.evaluation.tables import render
+from modeling_mfdn.tag_tokenizer import build_processor
+from train_mfdn import save_artifacts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,3 +40,14 @@ def test_the_two_commands_stand_there_literally():
 def test_pictures_exist():
     for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_python_blocks_run_on_a_saved_model(tmp_path, tiny_config, picture):
+    (block,) = re.findall(r"^```python\n(.*?)^```", README.split("## Use a model")[1].split("\n## ")[0], re.M | re.S)
+    processor = build_processor(tiny_config, ["blue_hair", "maid", *[f"tag_{i}" for i in range(9)]])
+    save_artifacts(MFDNModel(tiny_config), processor, str(tmp_path / "mfdn"))
+    picture.save(tmp_path / "picture.png")
+    program = block + "\nprint(processor.post_process(outputs, top_k=5)[0]['characters'][0]['label'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] in tiny_config.id2label.values()

@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> dict:
     slots["image only"] = lambda: inference(model, batch, None, True)
     slots["image only, one tag query"] = lambda: one_query(model, batch)
     slots["image only, character alone"] = lambda: inference(model, batch, None, False)
-    results = {**vars(args), "threads": torch.get_num_threads(), "training_step": training}
+    args_that_matter = {name: value for name, value in vars(args).items() if name != "output"}
+    results = {**args_that_matter, "threads": torch.get_num_threads(), "training_step": training}
     results["inference"] = measure(slots, args.rounds)
     for stage in ("training_step", "inference"):
         print(f"\n| {stage.replace('_', ' ')} | time / hiding nothing | ms an image |\n|---|---|---|")
