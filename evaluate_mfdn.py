@@ -96,15 +96,16 @@ def main(argv: list[str] | None = None) -> dict:
     # Here, because `evaluate` takes seconds to import and --help should not.
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
+    from transformers import AutoModelForImageClassification
 
-    from modeling_mfdn import MFDNModel, MFDNProcessor
+    from modeling_mfdn import MFDNProcessor
     from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
     accelerator = Accelerator()
 
     # ------------------------------------------------------------------ model
-    model = MFDNModel.from_pretrained(args.model)
+    model = AutoModelForImageClassification.from_pretrained(args.model)  # MFDN or a baseline, from our own code
     processor = MFDNProcessor.from_pretrained(args.model)
     config = model.config
     tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))

@@ -15,7 +15,15 @@ import torch
 from transformers import HfArgumentParser, pipeline, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from modeling_mfdn import MFDNConfig, MFDNModel
+from modeling_mfdn import (
+    Label2LabelConfig,
+    Label2LabelModel,
+    MFDNConfig,
+    MFDNModel,
+    MultiLabelConfig,
+    MultiLabelModel,
+)
+from modeling_mfdn.baselines import TAG_LOSSES
 from modeling_mfdn.configuration_mfdn import MODALITIES
 from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
@@ -35,6 +43,12 @@ from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 EMBEDDED_DUMP = "mini_booru"
 EMBEDDED_DATASET = "danmul"
+
+SYSTEMS = {
+    "mfdn": (MFDNConfig, MFDNModel),
+    "multi_label": (MultiLabelConfig, MultiLabelModel),
+    "label2label": (Label2LabelConfig, Label2LabelModel),
+}
 
 MODEL_SIZES = {
     "large": {},  # MFDNConfig() is the paper, §IV: 588 M parameters
@@ -107,6 +121,14 @@ examples:
     vision_weights: str | None = field(
         default=None, metadata={"help": "timm ViT to start from: a timm name (paper: ViT-L), or a local .safetensors"}
     )
+    system: str = field(
+        default="mfdn",
+        metadata={
+            "help": "mfdn, or a system of Table VI on the same image stack: multi_label = one linear layer over all "
+            "tags; label2label = paper ref. [38]",
+            "choices": list(SYSTEMS),
+        },
+    )
     train_modality: str = field(
         default="image+tags", metadata={"help": "image = the unimodal ViT baseline", "choices": list(MODALITIES)}
     )
@@ -139,6 +161,13 @@ examples:
     tag_order: str = field(
         default="random",
         metadata={"help": "order in which tags fill the slots", "choices": ["random", "alphabetical", "frequency"]},
+    )
+    num_tags: int | None = field(
+        default=None, metadata={"help": "predict and read only so many of the most frequent tags (default: all)"}
+    )
+    tag_loss_weight: float = field(default=1.0, metadata={"help": "λ of Eq. 6 for the tags (paper: 1)"})
+    tag_loss: str = field(
+        default="bce", metadata={"help": "of multi_label and label2label", "choices": list(TAG_LOSSES)}
     )
     posts: int = field(default=2500, metadata={"help": "posts to draw for the embedded dump"})
     evaluate_test: bool = field(
@@ -210,6 +239,17 @@ def use_all_cores(num_processes: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))
 
 
+def check_flags(script: ScriptArguments) -> None:
+    """Raises ValueError for flags that the asked system would ignore."""
+    defaults = ScriptArguments()
+    foreign = ("tag_loss",) if script.system == "mfdn" else ("train_modality", "mask_schedule", "tag_order")
+    for name in foreign:
+        if getattr(script, name) != getattr(defaults, name):
+            raise ValueError(f"--{name} {getattr(script, name)} means nothing to --system {script.system}; leave it.")
+    if script.num_tags is not None and script.num_tags < 1:
+        raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
+
+
 def check_output_folder(folder: str, overwrite: bool, resume: str | None) -> None:
     if Path(folder, "config.json").exists() and not overwrite and resume is None:
         raise ValueError(
@@ -220,19 +260,22 @@ def check_output_folder(folder: str, overwrite: bool, resume: str | None) -> Non
 
 def build_model(script: ScriptArguments, characters: list[str], tags: list[str]) -> MFDNModel:
     """A new MFDN of the asked size for these characters and tags, with timm's weights where asked."""
-    config = MFDNConfig(
+    config_class, model_class = SYSTEMS[script.system]
+    config = config_class(
         **MODEL_SIZES[script.model_size],
-        modality=script.train_modality,
+        **({"modality": script.train_modality} if script.system == "mfdn" else {"tag_loss": script.tag_loss}),
+        tag_loss_weight=script.tag_loss_weight,
         num_tags=len(tags),
         id2label=dict(enumerate(characters)),
         label2id={name: i for i, name in enumerate(characters)},
     )
-    if script.mask_schedule == "none":
+    if script.system == "mfdn" and script.mask_schedule == "none":
         config.num_decoder_layers = 0  # nothing is ever hidden: a decoder would stay untrained
-    model = MFDNModel(config)
+    model = model_class(config)
     if script.vision_weights:
         load_vision_weights(model, script.vision_weights)
-    print(f"MFDN {script.model_size}: {model.num_parameters() / 1e6:.1f} M parameters, modality {config.modality}")
+    size = f"{model.num_parameters() / 1e6:.1f} M parameters"
+    print(f"{script.system} {script.model_size}: {size}, modality {config.modality}")
     return model
 
 
@@ -267,6 +310,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Returns the results on the test split, or {} without --evaluate_test."""
     # ------------------------------------------------------------------ arguments
     script, args = parse_arguments(argv)
+    check_flags(script)
     check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
     use_all_cores(args.world_size)
     set_seed(args.seed)
@@ -277,7 +321,7 @@ def main(argv: list[str] | None = None) -> dict:
         with args.main_process_first(desc="drawing and building the embedded data set"):
             script.dataset = embedded_dataset(script.posts, seconds)
     train_split = load_split(script.dataset, "train")
-    characters, tags = read_characters(train_split), read_tag_vocabulary(script.dataset)
+    characters, tags = read_characters(train_split), read_tag_vocabulary(script.dataset)[: script.num_tags]
 
     # ------------------------------------------------------------------ model
     model = build_model(script, characters, tags)
@@ -299,7 +343,7 @@ def main(argv: list[str] | None = None) -> dict:
             **collate,
         ),
         eval_collator=MFDNCollator(training=False, **collate),
-        mask_scheduler=mask_scheduler if script.train_modality == "image+tags" else None,
+        mask_scheduler=mask_scheduler if model.config.modality == "image+tags" else None,
         tag_aggregation=processor.tag_aggregation,
         processing_class=processor,
     )

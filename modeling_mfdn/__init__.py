@@ -7,20 +7,36 @@ without `trust_remote_code`; and what is saved carries the code along, for proce
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .baselines import Label2LabelConfig, Label2LabelModel, MultiLabelConfig, MultiLabelModel
 from .configuration_mfdn import MFDNConfig
 from .modeling_mfdn import MFDNModel, MFDNOutput
 from .pipeline_mfdn import MFDNPipeline
 from .processing_mfdn import MFDNProcessor
 
-AutoConfig.register("mfdn", MFDNConfig)
-AutoModel.register(MFDNConfig, MFDNModel)
-AutoModelForImageClassification.register(MFDNConfig, MFDNModel)
-AutoProcessor.register(MFDNConfig, MFDNProcessor)
-MFDNConfig.register_for_auto_class()
-MFDNModel.register_for_auto_class("AutoModel")
+for config_class, model_class in (
+    (MFDNConfig, MFDNModel),
+    (MultiLabelConfig, MultiLabelModel),
+    (Label2LabelConfig, Label2LabelModel),
+):
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModel.register(config_class, model_class)
+    AutoModelForImageClassification.register(config_class, model_class)
+    AutoProcessor.register(config_class, MFDNProcessor)
+    config_class.register_for_auto_class()
+    model_class.register_for_auto_class("AutoModel")
 MFDNProcessor.register_for_auto_class()
 PIPELINE_REGISTRY.register_pipeline(
     "character-tagging", pipeline_class=MFDNPipeline, pt_model=AutoModelForImageClassification, type="multimodal"
 )
 
-__all__ = ["MFDNConfig", "MFDNModel", "MFDNOutput", "MFDNPipeline", "MFDNProcessor"]
+__all__ = [
+    "Label2LabelConfig",
+    "Label2LabelModel",
+    "MFDNConfig",
+    "MFDNModel",
+    "MFDNOutput",
+    "MFDNPipeline",
+    "MFDNProcessor",
+    "MultiLabelConfig",
+    "MultiLabelModel",
+]

@@ -14,7 +14,7 @@ from .image_reading_mfdn import pad_to_square, read_image, to_rgb
 if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, and the pipeline has to travel along.
     from .pipeline_mfdn import MFDNPipeline  # noqa: F401
 
-TAG_AGGREGATIONS = ("noisy_or", "max", "mean")
+TAG_AGGREGATIONS = ("noisy_or", "max", "mean", "sigmoid")
 CHUNK_ELEMENTS = 2**22  # logits turned into probabilities at a time: 16 MB, not 200 MB per copy of [64, 30, 25404]
 
 
@@ -30,6 +30,7 @@ def aggregate_tag_scores(
     Args:
         tag_logits: [B, Q, K], one row per slot. Q = 1 stands for `num_slots` slots that all say the same.
         method: "noisy_or", 1 - Π(1 - p): the probability that some slot draws the tag; "max" or "mean" over slots.
+            "sigmoid" for a model that answers each tag with yes or no (Q = 1), where there is nothing to aggregate.
         num_slots: slots that a single one stands for; read only by "noisy_or" with Q = 1.
         hidden_slots: [B, Q] bool, the slots that count; None = all. A slot whose tag was given is no prediction: its
             query holds that tag, and no loss ever taught it to say something.
@@ -42,6 +43,10 @@ def aggregate_tag_scores(
     if tag_logits.dim() != 3:
         raise ValueError(f"tag_logits must have the shape [B, Q, K], got {list(tag_logits.shape)}.")
     batch_size, num_queries, num_tags = tag_logits.shape
+    if method == "sigmoid":
+        if num_queries != 1:
+            raise ValueError(f"sigmoid expects one answer for each tag, [B, 1, K], got {list(tag_logits.shape)}.")
+        return tag_logits[:, 0].float().sigmoid()
     scores = tag_logits.new_empty((batch_size, num_tags), dtype=torch.float32)
     if hidden_slots is None:
         hidden_slots = torch.ones(batch_size, num_queries, dtype=torch.bool, device=tag_logits.device)

@@ -124,7 +124,8 @@ def build_processor(config: MFDNConfig, tags: list[str], characters: list[str] |
         image_std=[0.5] * 3,
         do_convert_rgb=True,
     )
-    return MFDNProcessor(image_processor, tokenizer, characters=characters)
+    aggregation = "sigmoid" if config.predicts_tags and config.modality == "image" else "noisy_or"
+    return MFDNProcessor(image_processor, tokenizer, characters=characters, tag_aggregation=aggregation)
 
 
 __all__ = ["SPECIAL_TOKENS", "build_processor", "build_tag_tokenizer"]

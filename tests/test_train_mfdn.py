@@ -173,6 +173,41 @@ def test_unimodal_vit_and_mfdn_without_mlm_are_one_flag_away(danmul, tmp_path):
     assert {"image", "image+tags"} <= set(no_mlm) and "tags" not in no_mlm["image"]
 
 
+LOAD_ELSEWHERE = """
+import sys
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, pipeline
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+result = pipeline("character-tagging", model=sys.argv[1], trust_remote_code=True)(Image.new("RGB", (20, 30)))
+print(type(model).__name__, len(result["characters"]), AutoProcessor.from_pretrained(
+    sys.argv[1], trust_remote_code=True).tag_aggregation)
+"""
+
+
+@pytest.mark.parametrize(
+    "system, name", [("multi_label", "MultiLabelModel"), ("label2label", "Label2LabelModel")]
+)
+def test_systems_of_table_6_train_and_load_without_this_package(danmul, tmp_path, system, name):
+    folder = tmp_path / system
+    flags = ("--system", system, "--num_tags", "7", "--tag_loss", "asymmetric", "--tag_loss_weight", "0.1")
+    results = train(danmul, folder, *flags, "--evaluate_test")
+    assert "image+tags" not in results and results["image"]["tags"]["all"]["num_tags"] == 7
+    assert all(np.isfinite(entry["tag_loss"]) for entry in log_of(folder) if "tag_loss" in entry)
+    command = [sys.executable, "-c", LOAD_ELSEWHERE, str(folder)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-3:] == [name, "3", "sigmoid"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--tag_loss", "asymmetric"), ("--system", "label2label", "--mask_schedule", "none"), ("--num_tags", "0")],
+)
+def test_flags_that_a_system_would_ignore_are_refused(danmul, tmp_path, flags):
+    with pytest.raises(ValueError, match="leave it|at least 1"):
+        train(danmul, tmp_path / "run", *flags)
+
+
 def test_bf16_and_textbook_augmentation_train(danmul, tmp_path):
     train(danmul, tmp_path / "run", "--bf16", "--augment", "torchvision", "--max_steps", "2")
     losses = [entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry]

@@ -169,7 +169,7 @@ def _predict(model, batch: dict, config: MFDNConfig, accelerator: Accelerator, t
         predictions["image+tags"] = _character_predictions(
             forward(batch["input_ids"], return_tag_logits=False).logits, labels
         )
-    if config.predicts_tags:
+    if config.predicts_tags and config.modality == "image+tags":
         input_ids = hide_half(batch["input_ids"], batch["post_id"], config)
         predictions["image+tags"] |= {
             # The slot of a given tag repeats that tag; only the others say something new.

@@ -120,6 +120,8 @@ class MFDNTrainer(Trainer):
             batch["attention_mask"] = inputs["attention_mask"]
             if config.predicts_tags:
                 batch["tag_labels"] = tag_labels
+        elif config.predicts_tags:  # a baseline that reads no tags and predicts them all
+            _, batch["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**batch)
         for name in ("character_loss", "tag_loss"):
             if (loss := getattr(outputs, name)) is not None:
