@@ -135,13 +135,18 @@ examples:
     mask_schedule: str = field(
         default="cosine_hold",
         metadata={
-            "help": "share of tags that is hidden: cosine_hold = Eq. 7, then held at 1; none = never, which trains no "
-            "tag decoder (MFDN without MLM)",
+            "help": "share of tags that is hidden: cosine_hold = Eq. 7, then held at 1; linear_hold; constant; "
+            "per_post = all tags of a rising share of posts, of the others a random share; none = never, which trains no tag "
+            "decoder (MFDN without MLM)",
             "choices": list(SCHEDULES),
         },
     )
     mask_hold_from: float = field(
         default=0.5, metadata={"help": "where all tags are hidden, as a fraction of the training (paper: 0.5)"}
+    )
+    mask_peak: float | None = field(
+        default=None,
+        metadata={"help": "where the schedule ends (default: 1, for constant 0.15, for per_post half of the posts)"},
     )
     augment: str = field(
         default="fused",
@@ -329,7 +334,7 @@ def main(argv: list[str] | None = None) -> dict:
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
 
     # ------------------------------------------------------------------ training
-    mask_scheduler = MaskScheduler(script.mask_schedule, script.mask_hold_from)
+    mask_scheduler = MaskScheduler(script.mask_schedule, script.mask_hold_from, script.mask_peak)
     trainer = MFDNTrainer(
         model=model,
         args=args,

@@ -2,9 +2,11 @@
 
 import math
 
+import torch
 from transformers import TrainerCallback
 
-SCHEDULES = ("cosine_hold", "none")
+# Name: the peak that it has unless another is asked for.
+SCHEDULES = {"cosine_hold": 1.0, "linear_hold": 1.0, "constant": 0.15, "per_post": 0.5, "none": 0.0}
 
 
 def mask_ratio(step: int, total_steps: int, hold_from: float = 0.5) -> float:
@@ -31,19 +33,44 @@ class MaskScheduler(TrainerCallback):
     It lives in the training process, not in the collator, whose workers run several steps ahead.
 
     Args:
-        schedule: "cosine_hold" is Eq. 7, then held at 1; "none" never hides a tag ("MFDN without MLM").
+        schedule: "cosine_hold" is Eq. 7, then held; "linear_hold" rises along a line; "constant" is BERT's; "per_post"
+            hides all tags of some posts (a share that rises along the cosine to `peak`) and of each other post a
+            share drawn evenly from [0, 1], so that hints stay in use to the end; "none" never hides a tag ("MFDN
+            without MLM").
         hold_from: see [`mask_ratio`].
+        peak: where the schedule ends, in [0, 1]; None = 1 for the holds, 0.15 for constant, 0.5 for per_post.
     """
 
-    def __init__(self, schedule: str = "cosine_hold", hold_from: float = 0.5):
+    def __init__(self, schedule: str = "cosine_hold", hold_from: float = 0.5, peak: float | None = None):
         if schedule not in SCHEDULES:
-            raise ValueError(f"mask_schedule must be one of {SCHEDULES}, got {schedule!r}.")
+            raise ValueError(f"mask_schedule must be one of {tuple(SCHEDULES)}, got {schedule!r}.")
         if not 0.0 < hold_from <= 1.0:
             raise ValueError(f"mask_hold_from is a fraction of the training in (0, 1], got {hold_from}.")
+        if peak is not None and not 0.0 <= peak <= 1.0:
+            raise ValueError(f"mask_peak is a share in [0, 1], got {peak}.")
+        if schedule == "none" and peak:
+            raise ValueError(f"mask_schedule none hides nothing, so mask_peak {peak} means nothing to it.")
         self.schedule = schedule
         self.hold_from = hold_from
-        self.ratio = 0.0
+        self.peak = SCHEDULES[schedule] if peak is None else peak
+        self._share = 0.0  # of tags, or of posts without any tag with "per_post"
 
     def on_step_begin(self, args, state, control, **kwargs):
-        if self.schedule == "cosine_hold":
-            self.ratio = mask_ratio(state.global_step, state.max_steps, self.hold_from)
+        if self.schedule in ("cosine_hold", "per_post"):
+            self._share = self.peak * mask_ratio(state.global_step, state.max_steps, self.hold_from)
+        elif self.schedule == "linear_hold":
+            self._share = self.peak * min(1.0, state.global_step / (self.hold_from * state.max_steps))
+        else:
+            self._share = self.peak
+
+    @property
+    def ratio(self) -> float:
+        """The share of tags that is hidden in this step, on average."""
+        return self._share + (1 - self._share) / 2 if self.schedule == "per_post" else self._share
+
+    def draw(self, num_posts: int, generator: torch.Generator) -> float | torch.Tensor:
+        """The ratio for a batch: one number, or one a post, [B] on the generator's device."""
+        if self.schedule != "per_post":
+            return self._share
+        lottery = torch.rand(num_posts, 2, generator=generator, device=generator.device)
+        return torch.where(lottery[:, 0] < self._share, 1.0, lottery[:, 1])

@@ -115,7 +115,7 @@ class MFDNTrainer(Trainer):
         if config.modality == "image+tags":
             generator = self._next_generator(inputs["input_ids"].device)
             batch["input_ids"], tag_labels = hide_tags(
-                inputs["input_ids"], self.mask_scheduler.ratio, config, generator
+                inputs["input_ids"], self.mask_scheduler.draw(len(inputs["input_ids"]), generator), config, generator
             )
             batch["attention_mask"] = inputs["attention_mask"]
             if config.predicts_tags:
