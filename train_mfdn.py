@@ -136,8 +136,8 @@ examples:
         default="cosine_hold",
         metadata={
             "help": "share of tags that is hidden: cosine_hold = Eq. 7, then held at 1; linear_hold; constant; "
-            "per_post = all tags of a rising share of posts, of the others a random share; none = never, which trains no tag "
-            "decoder (MFDN without MLM)",
+            "per_post = all tags of a rising share of posts, of the others a random share; none = never, "
+            "which trains no tag decoder (MFDN without MLM)",
             "choices": list(SCHEDULES),
         },
     )
