@@ -11,17 +11,19 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+from upath import UPath
 
 from dataset_scripts import select_posts as rules
 from dataset_scripts.apply_rules import Selection, apply_post_rules, apply_tag_rules, format_rules, print_ladder
 from dataset_scripts.check_images import check_images
 from dataset_scripts.danmul_folder import new_folder, record_build, refuse_existing, write_lists
 from dataset_scripts.describe import table_1, table_1_markdown
-from dataset_scripts.find_metadata import Metadata, find_metadata, split_into_ranges
-from dataset_scripts.list_images import ImageListing, list_images
-from dataset_scripts.posts import Parsed, PostsTable, merge, parse
+from dataset_scripts.find_dump import FORMATS, Dump, find_dump
+from dataset_scripts.list_images import ImageListing
+from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
 from dataset_scripts.run_tasks import run
 from dataset_scripts.split_posts import assign_splits
+from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
 from dataset_scripts.write_parquet import plan_shards, write_shard
 
 IMAGES_PER_TASK = 5_000
@@ -45,15 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("dump").add_argument
     add("--source", required=True, metavar="DUMP", help="folder of the dump")
-    add("--metadata", choices=("auto", "nested", "flat"), default="auto",
-        help="generation of the metadata: nested = tags lists (2017-2020), flat = tag_string_* (2021); auto looks "
-        "inside and prefers flat where both are there (default: auto)")  # fmt: skip
+    formats = "; ".join(f"{name} = {what}" for name, what in FORMATS.items())
+    add("--format", choices=("auto", *FORMATS), default="auto",
+        help=f"{formats}; auto looks inside and prefers the first of these (default: auto)")  # fmt: skip
+    add("--images", metavar="DIR",
+        help="folder within DUMP that holds NNNN/ID.jpg or tars (default: 512px, else original, else tars anywhere)")
     add("--max_bad_share", type=share, default=0.01, metavar="SHARE",
         help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)")
     add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
     add = parser.add_argument_group("rules").add_argument
     add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")
     add("--drop_deleted", action="store_true", help="drop posts marked deleted; the paper does not say so")
+    add("--aliases", action="store_true", help="rename tags by the dump's tag_aliases*.json; not in the paper")
+    add("--implications", action="store_true", help="add tags by the dump's tag_implications*.json; not in the paper")
     add("--min_posts", type=positive, default=10, metavar="N", help="drop characters with fewer posts (default: 10)")
     add("--emoticon_pattern", type=pattern, default=rules.EMOTICON_PATTERN, metavar="REGEX",
         help="drop tags that this Python expression matches in full (default: an ASCII tag with a symbol and without "
@@ -62,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tfidf_threshold", type=float, default=0.2, metavar="X",
         help="drop tags whose summed TF-IDF (Eq. 1) is smaller; see the ladder of --dry_run (default: 0.2)")
     add("--log_base", choices=tuple(rules.LOG_BASES), default="natural", help="of Eq. 1 (default: natural)")
+    add("--split", choices=("hash", "published"), default="hash",
+        help="hash = 0.70/0.25/0.05 of each character; published = the dump's own (DAF:re) (default: hash)")
     add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
     add = parser.add_argument_group("output").add_argument
     add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")
@@ -113,15 +121,21 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     Raises ValueError or OSError (FileNotFoundError, FileExistsError) with a sentence for the user.
     """
-    source, output = Path(options.source), Path(options.output).absolute()
+    source, output = UPath(options.source), Path(options.output).absolute()
     if not options.dry_run:
         refuse_existing(output, options.overwrite)
 
     # 1. Read
-    metadata = find_metadata(source, options.metadata)
-    print(metadata.describe(source), flush=True)
-    listing = list_images(source)
-    parsed = read_metadata(metadata, source, options.max_bad_share, executor)
+    dump = find_dump(source, options.format)
+    print(dump.describe(), flush=True)
+    parsed = read_metadata(dump, options, executor)
+    if options.split == "published" and not parsed.splits:
+        raise ValueError(f"--split published expects a dump with a split, but {dump.format} has none: leave it out.")
+    listing = dump.list_images(parsed, options.images)
+    if options.aliases:
+        parsed.posts = apply_aliases(parsed.posts, read_relations(source, "aliases"))
+    if options.implications:
+        parsed.posts = apply_implications(parsed.posts, read_relations(source, "implications"))
     selection = Selection(parsed.posts, len(parsed.other_tags - set(parsed.posts.tag_names)))
     parsed.posts = parsed.other_tags = None  # 2 GB at full size; the selection holds what is left
 
@@ -154,9 +168,12 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     # 3. Split and write
     scores = dict(zip(selection.posts.tag_names, scores.tolist(), strict=True))
     posts = rules.in_canonical_order(selection.posts)
-    splits = assign_splits(posts.post_ids, posts.characters, options.seed)
+    if options.split == "published":
+        splits = np.array([parsed.splits[post_id] for post_id in posts.post_ids.tolist()], np.int8)
+    else:
+        splits = assign_splits(posts.post_ids, posts.characters, options.seed)
     statistics = table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names))
-    record = record_build(options, parsed, metadata, selection, posts, splits, problems)
+    record = record_build(options, parsed, dump, selection, posts, splits, problems)
     record |= {"duplicate_ids_that_differ": num_conflicts, "tfidf_thresholds": ladder}
     record["image_files_ignored"] = listing.num_ignored
     image_bytes = checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
@@ -177,19 +194,20 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     print(f"Wrote {options.output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
 
 
-def read_metadata(metadata: Metadata, source: Path, max_bad_share: float, executor: Executor | None) -> Parsed:
-    """All posts of the dump. Raises ValueError when more than `max_bad_share` of the lines are malformed."""
-    tasks = split_into_ranges(metadata, source)
-    progress = tqdm(run(parse, tasks, executor), "reading metadata", len(tasks), unit=" ranges", disable=None)
+def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | None) -> Parsed:
+    """All posts of the dump. Raises ValueError when more than --max_bad_share of the lines are malformed."""
+    progress = tqdm(run(parse, dump.tasks, executor), "reading metadata", len(dump.tasks), unit=" parts", disable=None)
     parsed = merge(progress)
     for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
         print(f"{bad.file}:{bad.line}: {bad.reason}", file=sys.stderr)
-    if len(parsed.bad_lines) > max_bad_share * parsed.num_records:
-        bad = parsed.bad_lines[0]
+    if len(parsed.bad_lines) > options.max_bad_share * parsed.num_records:
+        bad, rejects = parsed.bad_lines[0], f"{options.output}.rejects.jsonl"
+        if not options.dry_run:
+            write_rejects(Path(rejects), parsed.bad_lines)
         raise ValueError(
-            f"Expected at most {max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} of "
-            f"{parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the file or raise "
-            "--max_bad_share."
+            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} "
+            f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
+            f"--max_bad_share.{'' if options.dry_run else f' All of them are in {rejects}.'}"
         )
     return parsed
 

@@ -14,11 +14,12 @@ import numpy as np
 
 from dataset_scripts.apply_rules import Selection
 from dataset_scripts.describe import SPECIAL_TOKENS, dataset_card
-from dataset_scripts.find_metadata import Metadata
+from dataset_scripts.find_dump import Dump, relative
 from dataset_scripts.posts import BadLine, Parsed, PostsTable, write_rejects
 from dataset_scripts.select_posts import count_posts_of_tags
 from dataset_scripts.split_posts import SPLITS
 
+LISTED_FILES = 100  # of metadata
 LISTED_IDS = 1_000  # of missing or broken images, per reason
 PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
 NOT_RECORDED = ("output", "workers", "overwrite", "dry_run")  # no byte of the data set depends on them
@@ -61,7 +62,7 @@ def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def record_build(
-    options: argparse.Namespace, parsed: Parsed, metadata: Metadata, selection: Selection,
+    options: argparse.Namespace, parsed: Parsed, dump: Dump, selection: Selection,
     posts: PostsTable, splits: np.ndarray, problems: dict[str, np.ndarray],
 ) -> dict:
     """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
@@ -69,9 +70,10 @@ def record_build(
     return {
         "source": options.source,
         "metadata": {
-            "generation": metadata.generation,
-            "files": sorted(str(path.relative_to(options.source)) for path in metadata.files),
-            "not_read": sorted(str(path.relative_to(options.source)) for path in metadata.not_read),
+            "format": dump.format,
+            "files": len(dump.files),
+            "first_files": [relative(path, dump.source) for path in dump.files[:LISTED_FILES]],
+            "not_read": [relative(path, dump.source) for path in dump.not_read[:LISTED_FILES]],
             "lines": parsed.num_records,
             "bad_lines": len(parsed.bad_lines),
             "without_id": parsed.num_without_id,

@@ -107,7 +107,7 @@ configs:
 
 {counts["posts"]:,} images of {counts["characters"]:,} characters with {counts["tags"]:,} general tags, built by the
 rules of *Anime Character Identification and Tag Prediction by Multimodality Modeling: Dataset and Model* (§III) from
-`{Path(build["source"]).name}` ({build["metadata"]["generation"]} metadata).
+`{Path(build["source"]).name}` ({build["metadata"]["format"]} metadata).
 
 ```python
 from datasets import load_dataset

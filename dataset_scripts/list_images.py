@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from array import array
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 from upath import UPath
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in order of preference when an id has several files
@@ -21,11 +22,12 @@ class ImageFile(NamedTuple):
     path: str  # local, or a URL that fsspec knows
     offset: int = 0
     size: int = -1
+    member: str = ""  # its name within a tar
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rsplit("/", 1)[-1]
+        """The last part of the path, as the data set shows it."""
+        return (self.member or self.path).rsplit("/", 1)[-1]
 
 
 def open_image(file: ImageFile) -> BinaryIO:
@@ -66,29 +68,99 @@ class BucketListing(ImageListing):
         ]
 
 
-def list_images(source: Path) -> ImageListing:
-    """List `source/512px` once: a thousand scandir calls instead of millions of look-ups.
+@dataclass
+class TarListing(ImageListing):
+    """Images `ID.jpg` in tars: 40 bytes an image."""
+
+    tars: list[str]
+    tar_codes: np.ndarray  # int64 [n], index into tars
+    offsets: np.ndarray  # int64 [n]
+    sizes: np.ndarray  # int64 [n]
+    suffixes: np.ndarray  # int64 [n]
+
+    def files(self, post_ids: np.ndarray) -> list[ImageFile]:
+        places = np.searchsorted(self.ids, post_ids)
+        columns = (self.tar_codes, self.offsets, self.sizes, self.suffixes)
+        return [
+            ImageFile(self.tars[tar], offset, size, f"{post_id}{SUFFIXES[suffix]}")
+            for post_id, tar, offset, size, suffix in zip(
+                post_ids.tolist(), *(column[places].tolist() for column in columns), strict=True
+            )
+        ]
+
+
+@dataclass
+class NamedListing(ImageListing):
+    """Images anywhere, as the metadata beside them said."""
+
+    images: list[ImageFile]
+
+    def files(self, post_ids: np.ndarray) -> list[ImageFile]:
+        return [self.images[place] for place in np.searchsorted(self.ids, post_ids)]
+
+
+def list_beside(images: dict[int, ImageFile], source: UPath) -> ImageListing:
+    """The images that lay beside their metadata. Raises FileNotFoundError when there is none."""
+    if not images:
+        raise FileNotFoundError(f"Expected pictures beside the metadata in {source}, found none: check the download.")
+    post_ids = sorted(images)
+    return NamedListing(np.array(post_ids, np.int64), 0, [images[post_id] for post_id in post_ids])
+
+
+def list_tars(tars: list[UPath]) -> ImageListing:
+    """Read the headers of all tars once: members `ID.jpg`, in any folder, are the images.
+
+    Raises FileNotFoundError when there is none, ValueError for a damaged tar.
+    """
+    columns = {name: array("q") for name in ("ids", "tars", "offsets", "sizes", "suffixes")}
+    num_ignored = 0
+    for code, path in enumerate(tqdm(tars, "reading tars", unit=" tars", disable=None)):
+        try:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    stem, suffix = os.path.splitext(member.name.rsplit("/", 1)[-1])
+                    if not member.isfile() or not is_id(stem) or suffix not in SUFFIXES:
+                        num_ignored += member.isfile()
+                        continue
+                    row = (int(stem), code, member.offset_data, member.size, SUFFIXES.index(suffix))
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
+        except tarfile.TarError as error:
+            raise ValueError(f"{path} cannot be read to its end as a tar ({error}): get it again.") from error
+    if not columns["ids"]:
+        raise FileNotFoundError(f"Expected images named ID.jpg in the tars, found none in {tars[0]} and others.")
+    arrays = [np.array(column) for column in columns.values()]
+    order = np.lexsort((arrays[1], arrays[4], arrays[0]))
+    ids, first = np.unique(arrays[0][order], return_index=True)
+    codes, offsets, sizes, suffixes = (values[order][first] for values in arrays[1:])
+    return TarListing(ids, num_ignored, [str(path) for path in tars], codes, offsets, sizes, suffixes)
+
+
+def is_id(stem: str) -> bool:
+    """Whether a file is named by a post id: digits without leading zeros that fit 63 bits."""
+    return stem.isascii() and stem.isdigit() and len(stem) < 19 and str(int(stem)) == stem
+
+
+def list_buckets(source: UPath, folder: UPath | None, tried: list[str]) -> ImageListing:
+    """List `folder` once: a thousand folders instead of millions of look-ups.
 
     Raises FileNotFoundError when the folder is absent or holds no image in the layout NNNN/ID.jpg.
     """
-    folder = source / "512px"
-    if not folder.is_dir():
+    if folder is None:
         found = sorted(path.name for path in source.iterdir())[:10]
         raise FileNotFoundError(
-            f"Expected the images in {folder}/NNNN/ID.jpg (NNNN = id % 1000), found {found} in {source}: "
-            "put or link the 512px folder there."
+            f"Expected the images in {source}/{tried[0]}/NNNN/ID.jpg (NNNN = id % 1000) or in tars there, found "
+            f"{found} in {source}: put or link that folder there, or name it with --images."
         )
     ids, suffixes, num_ignored = array("q"), array("b"), 0
-    for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
-        with os.scandir(bucket) as entries:
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                is_id = stem.isascii() and stem.isdigit() and len(stem) < 19 and str(int(stem)) == stem
-                if is_id and suffix in SUFFIXES and bucket.name == f"{int(stem) % 1000:04d}":
-                    ids.append(int(stem))
-                    suffixes.append(SUFFIXES.index(suffix))
-                else:
-                    num_ignored += 1
+    for bucket in sorted((path for path in folder.iterdir() if path.is_dir()), key=str):
+        for name in file_names(bucket):
+            stem, suffix = os.path.splitext(name)
+            if suffix in SUFFIXES and is_id(stem) and bucket.name == f"{int(stem) % 1000:04d}":
+                ids.append(int(stem))
+                suffixes.append(SUFFIXES.index(suffix))
+            else:
+                num_ignored += 1
     if not ids:
         raise FileNotFoundError(
             f"Expected images named NNNN/ID.jpg (NNNN = id % 1000) in {folder}, found {num_ignored} other files: "
@@ -98,3 +170,8 @@ def list_images(source: Path) -> ImageListing:
     order = np.lexsort((all_suffixes, all_ids))
     unique_ids, first = np.unique(all_ids[order], return_index=True)
     return BucketListing(unique_ids, num_ignored, str(folder), all_suffixes[order][first])
+
+
+def file_names(folder: UPath) -> list[str]:
+    """Names in a folder; four times as fast for a local one as paths are."""
+    return os.listdir(folder) if isinstance(folder, os.PathLike) else [path.name for path in folder.iterdir()]

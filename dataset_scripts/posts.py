@@ -1,8 +1,7 @@
-"""Read the metadata of a dump (JSON lines, one post a line) into one table of integer codes.
+"""The posts of a dump as one table of integer codes, whatever the format they came in.
 
-Two generations are read: nested `tags: [{name, category}]` (Danbooru2017-2020) and flat `tag_string_*` (Danbooru2021).
-Both give the same `PostsTable`. `parse` handles one byte range and is picklable, so any `concurrent.futures.Executor`
-may run it. A new dump format is one more class like `FlatPost`.
+`parse` handles one task (a byte range, a tar, some sidecars; see `read_records.py`) and is picklable, so any
+`concurrent.futures.Executor` may run it. `merge` joins what the tasks found.
 """
 
 from __future__ import annotations
@@ -12,68 +11,21 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
 import numpy as np
 
-GENERAL, CHARACTER = 0, 4  # Danbooru's tag categories; 1 artist, 3 copyright, 5 meta
+from dataset_scripts.list_images import ImageFile
+from dataset_scripts.read_folders import read_folder, read_sidecars, read_webdataset
+from dataset_scripts.read_json import read_lines, read_stream, read_value
+from dataset_scripts.read_tables import read_dafre, read_parquet
+from dataset_scripts.records import BadLine, ParseTask
+
 NO_CHARACTER, SEVERAL_CHARACTERS = -1, -2
-KEPT_LINE_CHARS = 10_000  # of a bad line in the rejects file
 
-# Numbers are strings in the dumps and integers in API records: the decoder is lax (strict=False) and takes both.
-PostId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class FlatPost(msgspec.Struct, gc=False):
-    """A line of Danbooru2021. NULL keys are absent, the id of banned posts included."""
-
-    id: PostId | None = None
-    rating: str | None = None
-    is_deleted: bool | None = None
-    tag_string_general: str | None = None
-    tag_string_character: str | None = None
-    tag_string_artist: str | None = None
-    tag_string_copyright: str | None = None
-    tag_string_meta: str | None = None
-
-    def characters(self) -> set[str]:
-        return set((self.tag_string_character or "").split())
-
-    def general_tags(self) -> set[str]:
-        return set((self.tag_string_general or "").split())
-
-    def other_tags(self) -> list[str]:
-        strings = (self.tag_string_artist, self.tag_string_copyright, self.tag_string_meta)
-        return " ".join(string or "" for string in strings).split()
-
-
-class NestedTag(msgspec.Struct, gc=False):
-    """One tag of a nested post."""
-
-    name: str | None = None
-    category: int | None = None
-
-
-class NestedPost(msgspec.Struct, gc=False):
-    """A line of Danbooru2017-2020."""
-
-    id: PostId | None = None
-    rating: str | None = None
-    is_deleted: bool | None = None
-    tags: list[NestedTag] | None = None
-
-    def characters(self) -> set[str]:
-        return {tag.name for tag in self.tags or () if tag.category == CHARACTER and tag.name}
-
-    def general_tags(self) -> set[str]:
-        return {tag.name for tag in self.tags or () if tag.category == GENERAL and tag.name}
-
-    def other_tags(self) -> list[str]:
-        return [tag.name for tag in self.tags or () if tag.category not in (GENERAL, CHARACTER) and tag.name]
-
-
-GENERATIONS = {"nested": NestedPost, "flat": FlatPost}
+READERS = {  # of a container that holds records alone: each yields a post, a BadLine, or None for a blank line
+    "lines": read_lines, "stream": read_stream, "json": read_value, "parquet": read_parquet, "dafre": read_dafre,
+}  # fmt: skip
+READERS_WITH_IMAGES = {"sidecars": read_sidecars, "folder": read_folder, "webdataset": read_webdataset}
 
 
 @dataclass
@@ -126,27 +78,6 @@ class PostsTable:
 
 
 @dataclass
-class ParseTask:
-    """The lines of `path` that begin in bytes [start, end). `name` is the path as shown to the user."""
-
-    path: str
-    name: str
-    generation: str
-    start: int
-    end: int
-
-
-@dataclass
-class BadLine:
-    """A line that is no post: where, why, and its text (cut at KEPT_LINE_CHARS)."""
-
-    file: str
-    line: int
-    reason: str
-    text: str
-
-
-@dataclass
 class Parsed:
     """What `parse` found in one byte range, or `merge` in all of them."""
 
@@ -156,6 +87,8 @@ class Parsed:
     num_without_id: int = 0
     other_tags: set[str] = field(default_factory=set)  # artist, copyright and meta tags of one-character posts
     bad_lines: list[BadLine] = field(default_factory=list)
+    images: dict[int, ImageFile] = field(default_factory=dict)  # by post id, where metadata and images lie together
+    splits: dict[int, int] = field(default_factory=dict)  # by post id, where the dump comes with a split (DAF:re)
 
 
 class Codes(dict):
@@ -166,39 +99,39 @@ class Codes(dict):
         return code
 
 
-def lines_of(task: ParseTask) -> Iterator[bytes]:
-    """The lines that begin in the task's byte range; a line that reaches beyond it is read to its end."""
-    with open(task.path, "rb") as file:
-        position = 0
-        if task.start:
-            file.seek(task.start - 1)
-            position = task.start - 1 + len(file.readline())  # the rest of a line of the range before
-        while position < task.end and (line := file.readline()):
-            yield line if position else line.removeprefix(b"\xef\xbb\xbf")
-            position += len(line)
+def records(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
+    """(post, BadLine or None, its image where both lie together) for every record of a task."""
+    if task.container in READERS_WITH_IMAGES:
+        yield from READERS_WITH_IMAGES[task.container](task)
+    else:
+        for post in READERS[task.container](task):
+            yield post, None
 
 
 def parse(task: ParseTask) -> Parsed:
-    """Parse one byte range. A line that is no post is kept in `bad_lines` with its reason, never raised."""
-    decode = msgspec.json.Decoder(GENERATIONS[task.generation], strict=False).decode
+    """Parse one task. A record that is no post is kept in `bad_lines` with its reason, never raised.
+
+    Raises OSError or ValueError when the file itself cannot be read, with the name of the file.
+    """
     characters, ratings, tags = Codes(), Codes(), Codes()
     ids, character_codes, rating_codes = array("q"), array("i"), array("i")
     deleted, tag_counts, tag_codes = bytearray(), array("i"), array("i")
     parsed = Parsed(posts=None)
-    for line in lines_of(task):
+    for post, image in records(task):
         parsed.num_lines += 1
-        if not (line := line.strip()):
+        if post is None:
             continue
         parsed.num_records += 1
-        try:
-            post = decode(line)
-        except (ValueError, RecursionError) as error:
-            text = line[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace")
-            parsed.bad_lines.append(BadLine(task.name, parsed.num_lines, str(error), text))
+        if isinstance(post, BadLine):
+            parsed.bad_lines.append(post)
             continue
         if post.id is None:
             parsed.num_without_id += 1
             continue
+        if task.container == "dafre":
+            parsed.splits[post.id] = post.split
+        if image is not None:
+            parsed.images.setdefault(post.id, image)
         names = post.characters()
         ids.append(post.id)
         rating_codes.append(ratings[post.rating or ""])
@@ -221,13 +154,12 @@ def parse(task: ParseTask) -> Parsed:
 
 
 def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
-    """Join the ranges in file order; codes are renumbered, bad lines get their line number in the file."""
+    """Join the tasks in their order; codes are renumbered, bad lines get their line number in the file."""
     vocabularies = {"characters": Codes(), "ratings": Codes(), "tag_codes": Codes()}
     columns: dict[str, list[np.ndarray]] = {column.name: [] for column in fields(PostsTable)[:6]}
-    merged, file, lines_before = Parsed(posts=None), None, 0
+    merged, lines_before = Parsed(posts=None), 0
     for task, part in parts:
-        lines_before = lines_before if task.path == file else 0
-        file = task.path
+        lines_before = lines_before if task.start else 0
         for bad in part.bad_lines:
             bad.line += lines_before
         lines_before += part.num_lines
@@ -236,6 +168,9 @@ def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
         merged.num_without_id += part.num_without_id
         merged.bad_lines += part.bad_lines
         merged.other_tags |= part.other_tags
+        for post_id, image in part.images.items():
+            merged.images.setdefault(post_id, image)  # the first of two records of an id counts
+        merged.splits |= part.splits
         posts = part.posts
         names = {"characters": posts.character_names, "ratings": posts.rating_names, "tag_codes": posts.tag_names}
         for column, arrays in columns.items():

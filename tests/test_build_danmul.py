@@ -176,7 +176,7 @@ def random_posts(number=700):
 @pytest.mark.parametrize("generation", ["flat", "nested"])
 def test_build_equals_the_plain_loop(tmp_path, generation):
     dump = write_dump(tmp_path / "dump", random_posts(), generation, extra_lines=("{broken", "", "\x00"))
-    assert build(dump, tmp_path / "danmul", "--tfidf_threshold", "3", "--metadata", generation) == 0
+    assert build(dump, tmp_path / "danmul", "--tfidf_threshold", "3", "--format", generation) == 0
     (metadata,) = dump.glob("metadata*/*")
     image_ids = {int(path.stem) for path in dump.glob("512px/*/*.jpg")}
     expected = reference(metadata.read_text(encoding="utf-8").split("\n"), image_ids, threshold=3)
@@ -290,7 +290,8 @@ def fails(capsys, *argv):
 def test_too_many_malformed_lines_are_an_error_with_file_and_line(dirty_dump, tmp_path, capsys):
     error = fails(capsys, "--source", dirty_dump, "--output", tmp_path / "danmul")
     assert "1 of 41" in error and "metadata_2021/posts000000000000.json:21: " in error and "--max_bad_share" in error
-    assert os.listdir(tmp_path) == ["dump"]
+    assert "danmul.rejects.jsonl" in error and "{broken" in (tmp_path / "danmul.rejects.jsonl").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["danmul.rejects.jsonl", "dump"]
 
 
 def test_strict_refuses_missing_and_broken_images(dirty_dump, tmp_path, capsys):

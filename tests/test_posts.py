@@ -5,22 +5,26 @@ import json
 import numpy as np
 import pytest
 from dump_factory import Post, dirty_posts, write_dump
+from upath import UPath
 
-from dataset_scripts.find_metadata import find_metadata, split_into_ranges
-from dataset_scripts.posts import NO_CHARACTER, SEVERAL_CHARACTERS, ParseTask, merge, parse
+from dataset_scripts import find_dump as dumps
+from dataset_scripts.find_dump import find_dump
+from dataset_scripts.posts import NO_CHARACTER, SEVERAL_CHARACTERS, merge, parse
+from dataset_scripts.records import ParseTask
 
 GENERATIONS = ["flat", "nested"]
 
 
-def read(dump, generation="auto", range_bytes=2**20):
-    tasks = split_into_ranges(find_metadata(dump, generation), dump, range_bytes)
-    return merge((task, parse(task)) for task in tasks)
+def read(dump, format="auto", range_bytes=2**20):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dumps, "RANGE_BYTES", range_bytes)
+        return merge((task, parse(task)) for task in find_dump(UPath(dump), format).tasks)
 
 
 def read_lines(tmp_path, *lines, generation="flat"):
     path = tmp_path / "posts.json"
     path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
-    task = ParseTask(str(path), "posts.json", generation, 0, 2**30)
+    task = ParseTask(str(path), "posts.json", "lines", generation, 0, 2**30)
     return merge([(task, parse(task))])
 
 
@@ -135,28 +139,3 @@ def test_drop_tags_keeps_posts_aligned(tmp_path):
     assert [row[0] for row in rows(left)] == [2, 3]
     nothing = posts.drop_posts(posts.post_ids > 0)
     assert len(nothing.drop_tags(np.ones(len(posts.tag_names), bool))) == 0
-
-
-def test_flat_is_read_where_both_generations_are(tmp_path):
-    write_dump(tmp_path, [Post(1, ["a"], [])], "nested")
-    write_dump(tmp_path, [Post(1, ["a"], [])], "flat")
-    (tmp_path / "metadata_2021" / "tags000000000000.json").write_text('{"id": "1", "name": "1girl"}\n')
-    metadata = find_metadata(tmp_path)
-    assert [path.name for path in metadata.files] == ["posts000000000000.json"]
-    assert metadata.describe(tmp_path).startswith("metadata: flat")
-    assert "not read" in metadata.describe(tmp_path)
-    assert find_metadata(tmp_path, "nested").generation == "nested"
-
-
-def test_folder_without_metadata_and_empty_metadata_are_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        find_metadata(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="Expected a folder .*metadata"):
-        find_metadata(tmp_path)
-    (tmp_path / "metadata").mkdir()
-    (tmp_path / "metadata" / "posts.json").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=r"posts.json \(0 bytes\)"):
-        find_metadata(tmp_path)
-    (tmp_path / "metadata" / "posts.json").write_text("<html>\n")
-    with pytest.raises(ValueError, match="posts.json:1: "):
-        find_metadata(tmp_path)

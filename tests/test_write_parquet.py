@@ -3,8 +3,6 @@
 import hashlib
 import io
 import os
-import struct
-import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,86 +10,8 @@ import pytest
 from dump_factory import image_path, picture
 from PIL import Image
 
-from dataset_scripts import check_images as checks
-from dataset_scripts.check_images import check_images, image_problem
-from dataset_scripts.list_images import ImageFile, list_images
+from dataset_scripts.list_images import ImageFile
 from dataset_scripts.write_parquet import ROWS_PER_GROUP, ShardTask, danmul_schema, write_shard
-
-
-def png_that_claims(width, height):
-    """A valid PNG header of any size over one row of pixels."""
-    data = bytearray(picture(1, "PNG"))
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    return bytes(data)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_good_images_of_three_types_pass(tmp_path, kind):
-    path = tmp_path / "1.jpg"  # judged by its bytes, not by its name
-    path.write_bytes(picture(1, kind))
-    assert image_problem(ImageFile(str(path))) == (path.stat().st_size, "")
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("cut", [1, 20])
-def test_every_cut_is_found(tmp_path, kind, cut):
-    path = tmp_path / "1.jpg"
-    path.write_bytes(picture(1, kind)[:-cut])
-    assert image_problem(ImageFile(str(path)))[1] == "truncated"
-
-
-@pytest.mark.parametrize(
-    "content, problem",
-    [
-        (b"", "empty"),
-        (b"<html>not found</html>", "not an image"),
-        (b"GIF89a" + b"\0" * 50, "not an image"),
-        (b"\xff\xd8\xff\xd9", "not an image"),
-        (picture(1) + b"\0" * 10_000, ""),  # padded by a mirror
-        (picture(1)[:-30] + b"\0" * 30, "truncated"),
-        (b"\xff\xd8\xff" + b"\0" * 10_000, "truncated"),
-        (png_that_claims(7_500, 7_500), "oversized"),
-        (png_that_claims(60_000, 60_000), "oversized"),
-    ],
-)
-def test_problems_have_names(tmp_path, content, problem):
-    path = tmp_path / "1.jpg"
-    path.write_bytes(content)
-    assert image_problem(ImageFile(str(path)))[1] == problem
-
-
-def test_missing_unreadable_and_large_files(tmp_path, monkeypatch):
-    (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "large.jpg").write_bytes(picture(1))
-    monkeypatch.setattr(checks, "MAX_IMAGE_BYTES", 100)
-    paths = [str(tmp_path / name) for name in ("absent.jpg", "folder.jpg", "large.jpg")]
-    sizes, problems = check_images([ImageFile(path) for path in paths])
-    assert problems == ["missing", "unreadable", "oversized"]
-    assert sizes[2] == os.path.getsize(paths[2])
-
-
-def test_listing_takes_only_images_named_by_id_in_their_bucket(tmp_path):
-    for name in ("0001/1.jpg", "0001/2001.png", "0001/2001.jpg", "0002/5002.webp"):
-        path = tmp_path / "512px" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    for name in ("0002/1.jpg", "0002/0002.jpg", "0002/x.jpg", "0002/2.txt", "0002/²2.jpg", "0002/-2.jpg"):
-        (tmp_path / "512px" / name).touch()
-    listing = list_images(tmp_path)
-    assert listing.ids.tolist() == [1, 2001, 5002]
-    assert listing.num_ignored == 6
-    names = [os.path.relpath(file.path, tmp_path / "512px") for file in listing.files(np.array([5002, 2001]))]
-    assert names == ["0002/5002.webp", "0001/2001.jpg"]
-
-
-def test_dump_without_images_is_explained(tmp_path):
-    (tmp_path / "metadata").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"512px/NNNN/ID.jpg .*\['metadata'\]"):
-        list_images(tmp_path)
-    (tmp_path / "512px" / "0000").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="found 0 other files"):
-        list_images(tmp_path)
 
 
 def shard_of(tmp_path, number):

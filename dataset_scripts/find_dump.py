@@ -1,0 +1,241 @@
+"""Find out what a dump is by looking inside: its format, its metadata cut into tasks, and where its images lie."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from dataset_scripts.list_images import SUFFIXES, ImageListing, list_beside, list_buckets, list_tars
+from dataset_scripts.posts import Parsed
+from dataset_scripts.read_json import (
+    COMPRESSED_SUFFIXES,
+    HEAD_LINES,
+    JSON_SUFFIXES,
+    lines_from,
+    opened_files,
+    shape_of,
+    shape_of_record,
+)
+from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
+from dataset_scripts.records import MAX_RECORD_BYTES, ParseTask
+
+RANGE_BYTES = 64 * 2**20
+MEMBERS_PER_TASK = 5_000
+HEAD_MEMBERS = 20  # of a tar, or sidecars of a folder, that are looked at
+FORMATS = {  # name: what it is, as the first line of output says
+    "flat": "tag_string_*, as in Danbooru2021 and Danbooru's API",
+    "nested": "tags lists, as in Danbooru2017-2020",
+    "parquet": "tables of tag_string_* or *_tags, as on the Hub",
+    "dafre": "the published CSVs of DAF:re",
+    "webdataset": "tars of pictures with JSON beside them",
+    "gallery-dl": "pictures with JSON sidecars",
+    "folder": "pictures with .txt captions, the folder names the character, as for kohya",
+}
+BESIDE = ("webdataset", "gallery-dl", "folder")  # formats whose metadata lie beside the images
+
+
+@dataclass
+class Dump:
+    """A dump of one format."""
+
+    source: UPath
+    format: str
+    files: list[UPath]  # metadata files; pictures for "folder"
+    tasks: list[ParseTask]
+    not_read: list[UPath] = field(default_factory=list)  # posts in another format: the same posts a second time
+
+    def describe(self) -> str:
+        """One line: format, files, and what the dump holds besides."""
+        line = f"metadata: {self.format} ({FORMATS[self.format]}), {self.names(self.files)}"
+        if self.not_read:
+            line += f"; not read, because they describe the same posts: {self.names(self.not_read)}"
+        return line
+
+    def names(self, files: list[UPath]) -> str:
+        """The first file as the user knows it, and how many there are."""
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"{relative(files[0], self.source)}{more}"
+
+    def list_images(self, parsed: Parsed, images: str | None) -> ImageListing:
+        """Where the images lie. `images`: the folder that --images names, or None.
+
+        Raises FileNotFoundError when there are none.
+        """
+        if self.format in BESIDE:
+            if images:
+                raise ValueError(f"--images {images} means nothing to the format {self.format}: leave it out.")
+            return list_beside(parsed.images, self.source)
+        folders = [images] if images else ["512px", "original", "faces", "fullMin256"]
+        folder = next((self.source / name for name in folders if (self.source / name).is_dir()), None)
+        # Not deeper: a 512px folder has a thousand folders of thousands of files.
+        tars = [*folder.glob("*.tar")] if folder else [*self.source.glob("*.tar"), *self.source.glob("*/*.tar")]
+        if tars and not images:
+            tars = [*self.source.glob("*.tar"), *self.source.glob("*/*.tar")]  # original/, recent/ and updates
+        return list_tars(sorted(tars, key=str)) if tars else list_buckets(self.source, folder, folders)
+
+
+def find_dump(source: UPath, format: str = "auto") -> Dump:
+    """What `source` is, or the dump that it is when read as `format`.
+
+    Raises FileNotFoundError when nothing of the format is there, ValueError when a metadata file is damaged.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f"--source expects the folder of a dump, but {source} is not a folder.")
+    if (source / "labels").is_dir() and format in ("auto", "dafre"):
+        files = [source / "labels" / f"{name}.csv" for name in DAFRE_SPLITS]
+        files = [path for path in files if path.exists()]
+        if files:
+            tasks = [ParseTask(str(path), relative(path, source), "dafre") for path in files]
+            return Dump(source, "dafre", files, tasks)
+    if format in ("auto", "flat", "nested", "parquet"):
+        found = metadata_files(source)
+        usable = [name for name in ("flat", "nested", "parquet") if found[name]]
+        chosen = (usable[0] if usable else None) if format == "auto" else format
+        if chosen and found[chosen]:
+            others = [path for name in usable if name != chosen for path in found[name]]
+            tasks = [task for path in found[chosen] for task in metadata_tasks(path, source, chosen)]
+            return Dump(source, chosen, found[chosen], tasks, others)
+    for name in BESIDE:
+        if format in ("auto", name) and (dump := dump_beside(source, name)):
+            return dump
+    wanted = f"metadata of the format {format}" if format != "auto" else "metadata"
+    raise FileNotFoundError(
+        f"Expected {wanted} in {source}: posts in {source}/metadata*/ or in the folder itself (.json, .jsonl, "
+        f".parquet, compressed or in a tar), labels/*.csv, or pictures with .json or .txt beside them. "
+        f"Found {listing(source)}. Give the top folder of the dump, or name its --format."
+    )
+
+
+def listing(source: UPath) -> str:
+    """The first things in a folder, and what is in metadata*/, with sizes."""
+    paths = sorted(source.iterdir(), key=lambda path: path.name)
+    paths += [path for folder in paths if folder.name.startswith("metadata") and folder.is_dir()
+              for path in sorted(folder.iterdir(), key=lambda path: path.name)]  # fmt: skip
+    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file() else f"{path.name}/"
+             for path in paths[:20]]  # fmt: skip
+    return ", ".join(names) or "nothing"
+
+
+def relative(path: UPath, source: UPath) -> str:
+    """The path as the user knows it."""
+    return str(path)[len(str(source)) :].lstrip("/")
+
+
+def metadata_files(source: UPath) -> dict[str, list[UPath]]:
+    """Files with posts in `source/metadata*/`, else in `source`, by format."""
+    folders = sorted((path for path in source.glob("metadata*") if path.is_dir()), key=str)
+    found: dict[str, list[UPath]] = {"flat": [], "nested": [], "parquet": []}
+    for folder in folders or [source]:
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        names = {path.name for path in paths}
+        for path in paths:
+            is_sidecar = path.name.removesuffix(".json") in names - {path.name}
+            if path.is_file() and not is_sidecar and (name := format_of(path, relative(path, source))):
+                found[name].append(path)
+    return found
+
+
+def format_of(path: UPath, name: str) -> str | None:
+    """The format of a file of posts; None for any other file. Raises ValueError for JSON that is none."""
+    if path.name.endswith(".parquet"):
+        try:
+            with path.open("rb") as file:
+                return "parquet" if parquet_columns(pq.read_schema(file).names) else None
+        except pa.ArrowException as error:
+            raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
+    if path.name.endswith(JSON_SUFFIXES):
+        if is_one_value(path):
+            return shape_of_value(path)
+        with path.open("rb") as file:
+            return shape_of(islice(lines_from(file), HEAD_LINES), name)
+    if path.name.endswith(COMPRESSED_SUFFIXES):
+        return shape_in_archive(path, name)
+    return None
+
+
+def shape_in_archive(path: UPath, name: str) -> str | None:
+    """The shape of the first file of posts in a compressed file or tar. Archives of other things are no posts."""
+    plain = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
+    if not plain.endswith((*JSON_SUFFIXES, ".tar", ".tgz", ".txz")):
+        return None
+    try:
+        for member, file in opened_files(str(path), name):
+            if shape := shape_of(islice(lines_from(file), HEAD_LINES), member):
+                return shape
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
+    return None
+
+
+def is_one_value(path: UPath) -> bool:
+    """Whether a JSON file is one array, or one object over several lines, and not one object a line."""
+    with path.open("rb") as file:
+        line = next((line for line in lines_from(file) if line.strip()), b"").strip()
+    return line.startswith(b"[") and not line.startswith(b"[[") or line == b"{"
+
+
+def shape_of_value(path: UPath) -> str | None:
+    """The shape of the first posts in an array, or of the one post."""
+    with path.open("rb") as file:
+        head = file.read(MAX_RECORD_BYTES)
+    try:
+        value = msgspec.json.decode(head)
+    except (ValueError, RecursionError):  # damaged or larger than the head: only a look
+        flat, nested = head.find(b'"tag_string'), head.find(b'"tags"')
+        return "flat" if flat >= 0 else "nested" if nested >= 0 else None
+    values = value if isinstance(value, list) else [value]
+    return next((shape for record in values[:HEAD_LINES] if (shape := shape_of_record(record))), None)
+
+
+def metadata_tasks(path: UPath, source: UPath, format: str) -> Iterator[ParseTask]:
+    """The tasks of a metadata file: byte ranges and row groups, because twelve files do not balance over 16 cores."""
+    name = relative(path, source)
+    if format == "parquet":
+        with path.open("rb") as file:
+            groups = pq.ParquetFile(file).num_row_groups
+        yield from (ParseTask(str(path), name, "parquet", start=group, end=group + 1) for group in range(groups))
+    elif not path.name.endswith(JSON_SUFFIXES):
+        yield ParseTask(str(path), name, "stream", format)
+    elif is_one_value(path):
+        yield ParseTask(str(path), name, "json", format)
+    else:
+        for start in range(0, max(path.stat().st_size, 1), RANGE_BYTES):
+            yield ParseTask(str(path), name, "lines", format, start, start + RANGE_BYTES)
+
+
+def dump_beside(source: UPath, format: str) -> Dump | None:
+    """A dump whose metadata lie beside its pictures, or None when `source` is none of this format."""
+    if format == "webdataset":
+        tars = [path for path in sorted(source.rglob("*.tar"), key=str) if has_json(path)]
+        tasks = [ParseTask(str(path), relative(path, source), "webdataset") for path in tars]
+        return Dump(source, format, tars, tasks) if tars else None
+    paths = sorted((path for path in source.rglob("*") if path.is_file()), key=str)
+    names = {str(path) for path in paths}
+    if format == "gallery-dl":
+        files = [path for path in paths if path.suffix == ".json" and str(path).removesuffix(".json") in names]
+    else:
+        files = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    members = [relative(path, source) for path in files]
+    container = "sidecars" if format == "gallery-dl" else "folder"
+    tasks = [
+        ParseTask(str(source), f"{container} {start + 1:,} and on", container, members=tuple(part))
+        for start in range(0, len(members), MEMBERS_PER_TASK)
+        if (part := members[start : start + MEMBERS_PER_TASK])
+    ]
+    return Dump(source, format, files, tasks) if files else None
+
+
+def has_json(path: UPath) -> bool:
+    """Whether one of the first members of a tar is JSON."""
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            return any(member.name.endswith(".json") for member in islice(tar, HEAD_MEMBERS))
+    except tarfile.TarError:
+        return False

@@ -1,0 +1,172 @@
+"""JSON files → posts: lines by byte range, compressed streams and tars of lines, one array or object.
+
+Every reader yields one thing a record: the post, a BadLine, or None for a blank line.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import BinaryIO
+
+import msgspec
+import zstandard
+from upath import UPath
+
+from dataset_scripts.records import MAX_RECORD_BYTES, SHAPES, ParseTask, bad_line
+
+JSON_SUFFIXES = (".json", ".jsonl")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".txz")
+MAX_JSON_BYTES = 2**30  # of one array: it is decoded as a whole
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError, OSError)
+HEAD_LINES = 1000  # that may be no post before a file is taken for one without posts
+
+
+def read_lines(task: ParseTask) -> Iterator[object]:
+    """The lines that begin in the task's byte range; a line that reaches beyond it is read to its end."""
+    with UPath(task.path).open("rb") as file:
+        position = 0
+        if task.start:  # the rest of a line of the range before
+            file.seek(task.start - 1)
+            position = skip_line(file, task.start - 1)
+        yield from decode_lines(lines_from(file, position, task.end), task.name, task.shape)
+
+
+def skip_line(file: BinaryIO, position: int) -> int:
+    """Read to the end of the line at `position`; the position behind it."""
+    while part := file.readline(MAX_RECORD_BYTES):
+        position += len(part)
+        if part.endswith(b"\n"):
+            break
+    return position
+
+
+def lines_from(file: BinaryIO, position: int = 0, end: int = 2**63) -> Iterator[bytes]:
+    """Lines that begin before `end`. Of a line over MAX_RECORD_BYTES, only so much and one byte."""
+    while position < end and (line := file.readline(MAX_RECORD_BYTES + 1)):
+        yield line if position else line.removeprefix(b"\xef\xbb\xbf")
+        position += len(line)
+        if len(line) > MAX_RECORD_BYTES and not line.endswith(b"\n"):
+            position = skip_line(file, position)
+
+
+def decode_lines(lines: Iterable[bytes], name: str, shape: str) -> Iterator[object]:
+    """One post a line."""
+    decode = msgspec.json.Decoder(SHAPES[shape], strict=False).decode
+    for number, line in enumerate(lines, 1):
+        if not (line := line.strip()):
+            yield None
+            continue
+        try:
+            if len(line) > MAX_RECORD_BYTES:
+                raise ValueError(f"longer than {MAX_RECORD_BYTES:,} bytes")
+            post = decode(line)
+        except (ValueError, RecursionError) as error:
+            post = bad_line(name, number, error, line)
+        yield post
+
+
+def read_stream(task: ParseTask) -> Iterator[object]:
+    """Compressed lines, or the files of lines in a tar, never in memory as a whole.
+
+    Raises ValueError when the archive is damaged.
+    """
+    try:
+        for name, file in opened_files(task.path, task.name):
+            lines = lines_from(file)
+            head = list(islice(lines, HEAD_LINES))
+            if shape_of(head, name) == task.shape:
+                yield from decode_lines(chain(head, lines), name, task.shape)
+    except DAMAGED as error:
+        raise ValueError(f"{task.name} cannot be unpacked to its end ({error}): get it again or remove it.") from error
+
+
+def opened_files(path: str, name: str) -> Iterator[tuple[str, BinaryIO]]:
+    """The JSON files in a compressed file or in a (compressed) tar, each with its name as shown to the user."""
+    with UPath(path).open("rb") as raw:
+        stream = decompressed(raw, path)
+        if not (path.endswith((".tgz", ".txz")) or ".tar" in path.rsplit("/", 1)[-1]):
+            yield name, stream
+            return
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(JSON_SUFFIXES):
+                    yield f"{name}/{member.name}", tar.extractfile(member)
+
+
+def decompressed(raw: BinaryIO, path: str) -> BinaryIO:
+    """A stream of the bytes behind the compression that the name tells."""
+    if path.endswith((".gz", ".tgz")):
+        return gzip.GzipFile(fileobj=raw)
+    if path.endswith((".xz", ".txz")):
+        return lzma.LZMAFile(raw)
+    if path.endswith(".bz2"):
+        return bz2.BZ2File(raw)
+    if path.endswith(".zst"):
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+    return raw
+
+
+def shape_of(lines: Iterable[bytes], name: str) -> str | None:
+    """"nested" or "flat" by the first line that is a post; None for a file without (tags*.json, an empty file).
+
+    Raises ValueError when no line is JSON.
+    """
+    first_error = is_json = None
+    for number, line in enumerate(lines, 1):
+        if not (line := line.removeprefix(b"\xef\xbb\xbf").strip()):
+            continue
+        try:
+            record = msgspec.json.decode(line)
+        except (ValueError, RecursionError) as error:
+            first_error = first_error or f"{name}:{number}: {error}"
+            continue
+        is_json = True
+        if shape := shape_of_record(record):
+            return shape
+    if first_error and not is_json:
+        raise ValueError(f"Expected JSON lines (one post a line), found {first_error}: repair or remove that file.")
+    return None
+
+
+def shape_of_record(record: object) -> str | None:
+    """"nested", "flat", "listed", or None for what is no post."""
+    if not isinstance(record, dict):
+        return None
+    if any(key.startswith("tag_string") for key in record):
+        return "flat"
+    if isinstance(record.get("tags"), list) and not any(isinstance(tag, str) for tag in record["tags"]):
+        return "nested"
+    if any(key in record for key in ("tags_general", "general_tags", "tags_character", "character_tags")):
+        return "listed"
+    return None
+
+
+def read_value(task: ParseTask) -> Iterator[object]:
+    """One JSON value: an array of posts, as Danbooru's API answers, or one post. A bad one is named by its place."""
+    content = read_whole(task.path, task.name)
+    try:
+        values = msgspec.json.decode(content, type=list[msgspec.Raw] | msgspec.Raw)
+    except (ValueError, RecursionError) as error:
+        yield bad_line(task.name, 1, error, content[:MAX_RECORD_BYTES])
+        return
+    values = values if isinstance(values, list) else [values]
+    yield from decode_lines((bytes(value) for value in values), task.name, task.shape)
+
+
+def read_whole(path: str, name: str) -> bytes:
+    """The bytes of a JSON file, without byte order mark. Raises ValueError above MAX_JSON_BYTES."""
+    with UPath(path).open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(
+            f"{name} expects JSON lines above {MAX_JSON_BYTES:,} bytes, found one value: "
+            "write one post a line (jq -c '.[]')."
+        )
+    return content.removeprefix(b"\xef\xbb\xbf")

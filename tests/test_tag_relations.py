@@ -1,0 +1,70 @@
+"""Aliases and implications: chains are followed, circles end, a tag counts once a post."""
+
+import json
+
+import pytest
+from dump_factory import Post, write_dump
+from test_find_dump import read
+from test_posts import rows
+from upath import UPath
+
+from dataset_scripts.build_danmul import main
+from dataset_scripts.tag_relations import apply_aliases, apply_implications, follow, read_relations
+
+POSTS = [Post(1, ["kantai"], ["a", "b", "x"]), Post(2, ["kancolle"], []), Post(3, [], ["a"])]
+POSTS += [Post(4, ["c"], ["d", "x"])]
+
+
+@pytest.fixture
+def posts(tmp_path):
+    return read(write_dump(tmp_path, POSTS))[1].posts
+
+
+def test_aliases_are_followed_to_their_end(posts):
+    pairs = [("a", "b"), ("b", "B"), ("kantai", "kancolle"), ("d", "e"), ("e", "d")]
+    found = [row[:3] for row in rows(apply_aliases(posts, pairs))]
+    assert found == [(1, "kancolle", ["B", "x"]), (2, "kancolle", []), (3, None, []), (4, "c", ["d", "x"])]
+
+
+def test_implied_tags_are_added_once(posts):
+    pairs = [("a", "m"), ("m", "n"), ("b", "n"), ("x", "a")]
+    found = [row[2] for row in rows(apply_implications(posts, pairs))]
+    assert found == [["a", "b", "m", "n", "x"], [], [], ["a", "d", "m", "n", "x"]]
+
+
+def test_circles_end():
+    assert follow([("a", "b"), ("b", "a")]) == {"a": ["b"], "b": ["a"]}
+
+
+def write_relations(folder, kind, *relations):
+    keys = ("antecedent_name", "consequent_name", "status")
+    lines = [json.dumps(dict(zip(keys, relation, strict=True))) for relation in relations]
+    (folder / f"tag_{kind}000000000000.json").write_text("\n".join(lines) + "\n")
+
+
+def test_only_active_relations_are_read_and_a_bad_line_is_named(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    relations = ("a", "b", "active"), ("c", "d", "deleted"), ("e", "e", "active")
+    write_relations(tmp_path / "metadata", "aliases", *relations)
+    assert read_relations(UPath(tmp_path), "aliases") == [("a", "b")]
+    with pytest.raises(FileNotFoundError, match="tag_implications"):
+        read_relations(UPath(tmp_path), "implications")
+    (tmp_path / "metadata" / "tag_aliases1.json").write_text('{"antecedent_name": 1}\n')
+    with pytest.raises(ValueError, match="tag_aliases1.json:1"):
+        read_relations(UPath(tmp_path), "aliases")
+
+
+def test_the_builder_applies_them_when_asked(tmp_path):
+    posts = [Post(i, ["old" if i % 2 else "new"], ["x", "y"]) for i in range(1, 21)]
+    dump = write_dump(tmp_path / "dump", posts)
+    write_relations(dump / "metadata_2021", "aliases", ("old", "new", "active"))
+    write_relations(dump / "metadata_2021", "implications", ("x", "z", "active"))
+    options = ["--source", str(dump), "--workers", "1", "--tfidf_threshold", "0"]
+    assert main([*options, "--output", str(tmp_path / "plain")]) == 0
+    assert main([*options, "--output", str(tmp_path / "both"), "--aliases", "--implications"]) == 0
+    names = {
+        name: [row["character"] for row in json.loads((tmp_path / name / "characters.json").read_text())]
+        for name in ("plain", "both")
+    }
+    assert names == {"plain": ["new", "old"], "both": ["new"]}
+    assert {row["tag"] for row in json.loads((tmp_path / "both" / "tags.json").read_text())} == {"x", "y", "z"}
