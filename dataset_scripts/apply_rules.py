@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dataset_scripts import select_posts as rules
-from dataset_scripts.posts import PostsTable
+from dataset_scripts.posts import Parsed, PostsTable
 
 PAPER_TAGS = 25_404
 
@@ -113,3 +113,28 @@ def print_ladder(scores: np.ndarray, ladder: list[dict]) -> None:
     threshold = rules.threshold_for(scores[scores > 0], PAPER_TAGS)
     if threshold is not None:
         print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
+
+
+def refuse_problems(problems: dict[str, np.ndarray]) -> None:
+    """--strict: raises ValueError when an image is missing or broken."""
+    found = [f"{len(ids):,} {reason} (post {ids[0]})" for reason, ids in sorted(problems.items()) if len(ids)]
+    if found:
+        raise ValueError(
+            f"--strict expects every image to be there and whole, found {', '.join(found)}: fetch those again, or "
+            "build without --strict to drop them."
+        )
+
+
+def print_problems(
+    parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, num_ignored: int
+) -> None:
+    """What was skipped on the way, in one line each; nothing when there was nothing."""
+    lines = {
+        "malformed metadata lines": len(parsed.bad_lines),
+        "records without id": parsed.num_without_id,
+        "ids whose records differ (the one with most tags is kept)": num_conflicts,
+        "files among the images that are no image of a post": num_ignored,
+    } | {f"images {reason}": len(ids) for reason, ids in problems.items()}
+    for what, number in lines.items():
+        if number:
+            print(f"{what}: {number:,}")

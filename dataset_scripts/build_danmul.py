@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,26 @@ from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts import select_posts as rules
-from dataset_scripts.apply_rules import Selection, apply_post_rules, apply_tag_rules, format_rules, print_ladder
+from dataset_scripts.apply_rules import (
+    Selection,
+    apply_post_rules,
+    apply_tag_rules,
+    format_rules,
+    print_ladder,
+    print_problems,
+    refuse_problems,
+)
 from dataset_scripts.check_images import check_images
-from dataset_scripts.danmul_folder import new_folder, record_build, refuse_existing, write_lists
+from dataset_scripts.danmul_folder import is_local, publish, record_build, refuse_existing, work_folder, write_lists
 from dataset_scripts.describe import table_1, table_1_markdown
+from dataset_scripts.executors import EXECUTORS, open_executor
 from dataset_scripts.find_dump import FORMATS, Dump, find_dump
 from dataset_scripts.list_images import ImageListing
 from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
 from dataset_scripts.run_tasks import run
 from dataset_scripts.split_posts import assign_splits
 from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
+from dataset_scripts.train_ready import expected_bytes
 from dataset_scripts.write_parquet import plan_shards, write_shard
 
 IMAGES_PER_TASK = 5_000
@@ -54,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder within DUMP that holds NNNN/ID.jpg or tars (default: 512px, else original, else tars anywhere)")
     add("--max_bad_share", type=share, default=0.01, metavar="SHARE",
         help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)")
+    add("--verify", choices=("header", "full"), default="header",
+        help="check header and end of each image, or decode it as well (default: header)")
     add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
     add = parser.add_argument_group("rules").add_argument
     add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")
@@ -74,8 +87,16 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")
     add("--overwrite", action="store_true", help="replace a data set that an earlier run wrote there")
-    add("--shard_size_mb", type=positive, default=400, metavar="MB", help="image bytes per shard (default: 400)")
+    add("--image_size", type=positive, metavar="PIXELS",
+        help="make pictures train-ready: shorter side so long, JPEG of quality 95, 4:4:4; implies --verify full "
+        "(default: the original files, untouched)")  # fmt: skip
+    add("--shard_size_mb", type=above_zero, default=400, metavar="MB", help="image bytes per shard (default: 400)")
     add("--workers", type=positive, default=2, metavar="N", help="processes; 1 = this one alone (default: 2)")
+    add("--executor", choices=EXECUTORS, default="processes",
+        help="what runs the tasks; dask and ray start a cluster of --workers without an address (default: processes)")
+    add("--executor_address", metavar="URL", help="of a Dask scheduler or a Ray cluster")
+    add("--shards", type=shard_share, metavar="I/N",
+        help="one job of N, I from 0: write every N-th shard beside OUTPUT and stop; a last run without it completes")
     add("--dry_run", action="store_true", help="print the rules and the thresholds; open no image, write nothing")
     return parser
 
@@ -85,6 +106,21 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
     return number
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    if (number := float(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
+def shard_share(text: str) -> tuple[int, int]:
+    """I/N with 0 <= I < N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N - 1, got {text}")
+    return int(match[1]), int(match[2])
 
 
 def share(text: str) -> float:
@@ -106,13 +142,12 @@ def pattern(text: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
-    # Spawned, not forked: Arrow's threads do not survive a fork. The processes start with the first task they get.
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        try:
-            build(options, pool if options.workers > 1 else None)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    try:
+        with open_executor(options.executor, options.workers, options.executor_address) as executor:
+            build(options, executor)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -121,7 +156,8 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     Raises ValueError or OSError (FileNotFoundError, FileExistsError) with a sentence for the user.
     """
-    source, output = UPath(options.source), Path(options.output).absolute()
+    source, output = UPath(options.source), UPath(options.output)
+    output = output.absolute() if is_local(output) else output
     if not options.dry_run:
         refuse_existing(output, options.overwrite)
 
@@ -144,7 +180,8 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     num_conflicts = apply_post_rules(selection, listing.ids, options)
     checked_ids, checked_bytes = selection.posts.post_ids, None
     if not options.dry_run:
-        checked_ids, checked_bytes, broken = check_selected(selection.posts, listing, executor)
+        decode = options.verify == "full" or options.image_size is not None
+        checked_ids, checked_bytes, broken = check_selected(selection.posts, listing, decode, executor)
         vanished = broken.get("missing", problems["missing"])
         problems = broken | {"missing": np.union1d(problems["missing"], vanished)}
         bad_ids = np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
@@ -154,7 +191,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
     scores, ladder = apply_tag_rules(selection, options)
     print(format_rules(selection.rules))
-    print_problems(parsed, problems, num_conflicts, listing)
+    print_problems(parsed, problems, num_conflicts, listing.num_ignored)
     print_ladder(scores, ladder)
     if not len(selection.posts):
         raise ValueError(
@@ -177,16 +214,27 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     record |= {"duplicate_ids_that_differ": num_conflicts, "tfidf_thresholds": ladder}
     record["image_files_ignored"] = listing.num_ignored
     image_bytes = checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
-    shard_bytes = options.shard_size_mb * 10**6
-    with new_folder(output, options.overwrite) as folder:
-        tasks = plan_shards(folder / "data", posts, splits, image_bytes, listing, shard_bytes, options.seed)
+    if options.image_size:
+        image_bytes = np.minimum(image_bytes, expected_bytes(options.image_size))
+    with work_folder(output, exclusive=not options.shards) as folder:
+        tasks = plan_shards(
+            folder / "data", posts, splits, image_bytes, listing, options.shard_size_mb * 10**6, options.seed,
+            options.image_size,
+        )  # fmt: skip
+        if options.shards:
+            index, number = options.shards
+            tasks = islice(tasks, index, None, number)
         progress = tqdm(total=len(posts), desc="writing posts", unit=" posts", disable=None)
         record["shards"] = []
         for _, shard in run(write_shard, tasks, executor):
             record["shards"].append(shard)
             progress.update(shard["rows"])
         progress.close()
+        if options.shards:
+            print(f"Shards {index} of {number}: wrote {len(record['shards'])}; run without --shards to complete.")
+            return
         write_lists(folder, posts, splits, scores, parsed.bad_lines, record, statistics)
+        publish(folder, output, record["shards"], options.overwrite)
     print(table_1_markdown(statistics))
     for split, number in record["counts"]["characters_without_posts"].items():
         if number:
@@ -213,15 +261,16 @@ def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | 
 
 
 def check_selected(
-    posts: PostsTable, listing: ImageListing, executor: Executor | None
+    posts: PostsTable, listing: ImageListing, decode: bool, executor: Executor | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Sorted ids of the posts, the bytes of their images, and the ids of broken ones by reason.
 
     Before min_posts is counted: a broken image can push a character under the minimum.
     """
+    check = partial(check_images, decode=decode)
     post_ids = np.sort(posts.post_ids)
     parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
-    results = run(check_images, (listing.files(part) for part in parts), executor)
+    results = run(check, (listing.files(part) for part in parts), executor)
     sizes, reasons = [np.array([], np.int64)], []
     for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
         sizes.append(part_sizes)
@@ -229,31 +278,6 @@ def check_selected(
     reasons = np.array(reasons, object)
     broken = {reason: post_ids[reasons == reason] for reason in sorted(set(reasons) - {""})}
     return post_ids, np.concatenate(sizes), broken
-
-
-def refuse_problems(problems: dict[str, np.ndarray]) -> None:
-    """--strict: raises ValueError when an image is missing or broken."""
-    found = [f"{len(ids):,} {reason} (post {ids[0]})" for reason, ids in sorted(problems.items()) if len(ids)]
-    if found:
-        raise ValueError(
-            f"--strict expects every image to be there and whole, found {', '.join(found)}: fetch those again, or "
-            "build without --strict to drop them."
-        )
-
-
-def print_problems(
-    parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, listing: ImageListing
-) -> None:
-    """What was skipped on the way, in one line each; nothing when there was nothing."""
-    lines = {
-        "malformed metadata lines": len(parsed.bad_lines),
-        "records without id": parsed.num_without_id,
-        "ids whose records differ (the one with most tags is kept)": num_conflicts,
-        "files in 512px that are no NNNN/ID.jpg": listing.num_ignored,
-    } | {f"images {reason}": len(ids) for reason, ids in problems.items()}
-    for what, number in lines.items():
-        if number:
-            print(f"{what}: {number:,}")
 
 
 if __name__ == "__main__":

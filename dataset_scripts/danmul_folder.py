@@ -1,16 +1,18 @@
-"""The folder `danmul/`: it appears complete or not at all; its JSON lists, its record of the build, its card."""
+"""The folder `danmul/`: it appears complete or not at all, a killed build goes on; its lists, its record, its card."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
+from upath import UPath
 
 from dataset_scripts.apply_rules import Selection
 from dataset_scripts.describe import SPECIAL_TOKENS, dataset_card
@@ -22,14 +24,14 @@ from dataset_scripts.split_posts import SPLITS
 LISTED_FILES = 100  # of metadata
 LISTED_IDS = 1_000  # of missing or broken images, per reason
 PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
-NOT_RECORDED = ("output", "workers", "overwrite", "dry_run")  # no byte of the data set depends on them
+# No byte of the data set depends on these.
+NOT_RECORDED = ("output", "workers", "overwrite", "dry_run", "executor", "executor_address", "shards")
 
 
-def refuse_existing(output: Path, overwrite: bool) -> None:
+def refuse_existing(output: UPath, overwrite: bool) -> None:
     """Raises FileExistsError when something stands at `output` that this run may not replace."""
-    if not output.exists() and not output.is_symlink():
-        return
-    if output.is_dir() and not any(output.iterdir()):
+    restore_old(output)
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / "build.json").is_file():
         raise FileExistsError(
@@ -43,22 +45,84 @@ def refuse_existing(output: Path, overwrite: bool) -> None:
         )
 
 
+def restore_old(output: UPath) -> None:
+    """A run that was killed between moving the old data set away and the new one in leaves only `output.old`."""
+    old = sibling(output, "old")
+    if old.exists() and not output.exists():
+        old.rename(output)
+
+
+def sibling(output: UPath, suffix: str) -> UPath:
+    """`output.partial`, where a build is at work, or `output.old`, while it takes another's place."""
+    return output.with_name(f"{output.name}.{suffix}")
+
+
 @contextmanager
-def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A sibling `output.partial` to write in, renamed to `output` if the block succeeds and removed if it fails."""
-    partial, old = output.with_name(f"{output.name}.partial"), output.with_name(f"{output.name}.old")
-    for leftover in (partial, old):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+def work_folder(output: UPath, exclusive: bool = True) -> Iterator[UPath]:
+    """`output.partial`, to write in. It stays when the block fails after a shard was finished: a rerun goes on there.
+
+    Raises BlockingIOError when another build writes there, unless `exclusive` is false (jobs of an array).
+    """
+    partial = sibling(output, "partial")
+    (partial / "data").mkdir(parents=True, exist_ok=True)
+    locked = is_local(output) and exclusive
     try:
-        (partial / "data").mkdir(parents=True)
-        yield partial
-        refuse_existing(output, overwrite)  # again: a build takes hours
-        if output.exists():
-            output.rename(old)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with FileLock(str(partial / ".lock")).acquire(timeout=0) if locked else nullcontext():
+            yield partial
+    except Timeout as error:
+        raise BlockingIOError(f"Another build writes to {partial}: wait for it or choose another --output.") from error
+    except BaseException as error:
+        num_finished = len(list(partial.glob("plans/*.json")))
+        if num_finished:
+            if isinstance(error, OSError | ValueError):
+                print(f"{num_finished:,} finished shards stay in {partial}; a rerun goes on.", file=sys.stderr)
+        elif is_local(output):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def publish(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) -> None:
+    """Move a complete work folder to `output`. Shards of another plan and the notes of this one go.
+
+    On a file system that is one rename. An object store has none for folders: there the files are moved one by one,
+    README.md, which names the splits, last.
+    """
+    expected = {shard["file"] for shard in shards}
+    for path in list((partial / "data").iterdir()):
+        if path.name not in expected:
+            path.unlink()
+    for path in list(partial.glob("plans/*")):
+        path.unlink()
+    refuse_existing(output, overwrite)  # again: a build takes hours
+    if not is_local(output):
+        move_files(partial, output)
+        return
+    (partial / "plans").rmdir()
+    (partial / ".lock").unlink(missing_ok=True)
+    old = sibling(output, "old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    partial.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def move_files(partial: UPath, output: UPath) -> None:
+    """Every file below `partial` to its place below `output`, README.md last; an older data set there goes first."""
+    if output.exists():
+        output.fs.rm(output.path, recursive=True)
+    files = [path for path in partial.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: (path.name == "README.md", str(path))):
+        target = output / str(path)[len(str(partial)) :].lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        output.fs.mv(path.path, target.path)
+    if partial.exists():
+        partial.fs.rm(partial.path, recursive=True)
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a path is on a file system of this machine."""
+    return path.protocol in ("", "file")
 
 
 def record_build(
@@ -103,10 +167,13 @@ def record_build(
 
 
 def write_lists(
-    folder: Path, posts: PostsTable, splits: np.ndarray, scores: dict[str, float], bad_lines: list[BadLine],
+    folder: UPath, posts: PostsTable, splits: np.ndarray, scores: dict[str, float], bad_lines: list[BadLine],
     record: dict, statistics: dict,
 ) -> None:
     """Every file of the folder but the shards. `posts` in canonical order; `scores`: Eq. 1 by tag name."""
+    for path in list(folder.iterdir()):  # of a killed run, maybe with other options
+        if path.is_file() and path.name != ".lock":
+            path.unlink()
     write_json(folder / "tags.json", tag_vocabulary(posts, scores))
     write_json(folder / "characters.json", character_list(posts, splits))
     write_json(folder / "build.json", record)
@@ -137,7 +204,7 @@ def character_list(posts: PostsTable, splits: np.ndarray) -> list[dict]:
     ]
 
 
-def write_json(path: Path, content: dict | list) -> None:
+def write_json(path: UPath, content: dict | list) -> None:
     """Indented UTF-8; one record a line for lists, which are long."""
     if isinstance(content, list):
         text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from dataset_scripts.list_images import ImageFile, ImageListing, open_image
 from dataset_scripts.posts import PostsTable
 from dataset_scripts.split_posts import SPLITS, shuffled_order
+from dataset_scripts.train_ready import train_ready
 
 ROWS_PER_GROUP = 100  # about 10 MB: one random row costs a reader that much, not a whole shard
 # JPEG bytes do not compress, and their minima and maxima help nobody.
@@ -40,6 +42,22 @@ class ShardTask:
     tag_counts: np.ndarray  # int32 [n]
     tag_codes: np.ndarray  # int, the posts' tags one after another, sorted within a post
     tag_names: list[str]  # of this shard only
+    short_side: int | None = None  # of train-ready pictures; None = the original bytes
+
+    def plan(self) -> str:
+        """A hash of all that the shard depends on: a finished shard of the same plan need not be written again."""
+        digest = hashlib.sha256(self.schema.serialize())
+        for column in (self.post_ids, self.characters, self.tag_counts, self.tag_codes):
+            digest.update(np.ascontiguousarray(column, np.int64))
+        files = [(*image, *size_and_time(image)) for image in self.images]
+        digest.update(repr((self.ratings, self.tag_names, files, self.short_side)).encode())
+        return digest.hexdigest()
+
+
+def size_and_time(image: ImageFile) -> tuple[int, int]:
+    """Size and time of change of the file that holds an image; raises FileNotFoundError when it is gone."""
+    status = UPath(image.path).stat()
+    return status.st_size, getattr(status, "st_mtime_ns", 0)
 
 
 def danmul_schema(character_names: list[str]) -> pa.Schema:
@@ -61,8 +79,8 @@ def danmul_schema(character_names: list[str]) -> pa.Schema:
 
 
 def plan_shards(
-    folder: Path, posts: PostsTable, splits: np.ndarray, image_bytes: np.ndarray, listing: ImageListing,
-    shard_bytes: int, seed: int,
+    folder: UPath, posts: PostsTable, splits: np.ndarray, image_bytes: np.ndarray, listing: ImageListing,
+    shard_bytes: float, seed: int, short_side: int | None = None,
 ) -> Iterator[ShardTask]:
     """The shards of all splits, each of about `shard_bytes` of images, rows shuffled by hash within the split.
 
@@ -90,40 +108,90 @@ def plan_shards(
                 tag_counts=posts.tag_counts[part],
                 tag_codes=codes,
                 tag_names=tag_names[used].tolist(),
+                short_side=short_side,
             )
 
 
 def write_shard(task: ShardTask) -> dict:
     """Write one shard under a temporary name and move it into place. Returns its file, rows, bytes and sha256.
 
-    Raises OSError when an image cannot be read any more or the disk is full; no shard is left then.
+    A shard that an earlier run finished is kept, if its plan and its bytes are those that were noted beside it, in
+    `plans/`; so whoever was killed goes on where she was. The shard itself holds no time and no machine.
+
+    Raises OSError when an image cannot be read any more or the disk is full, ValueError when a train-ready picture
+    cannot be made; no shard is left then.
     """
-    temporary = f"{task.path}.tmp"
+    path, plan = UPath(task.path), task.plan()
+    note = plan_path(path)
+    if finished := finished_shard(path, note, plan):
+        return finished
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with pq.ParquetWriter(
-            temporary, task.schema, compression=COMPRESSION,
-            use_dictionary=DICTIONARY_COLUMNS, write_statistics=STATISTICS_COLUMNS,
-        ) as writer:  # fmt: skip
-            ends = np.concatenate(([0], np.cumsum(task.tag_counts, dtype=np.int64)))
-            for start in range(0, len(task.post_ids), ROWS_PER_GROUP):
-                rows = slice(start, min(start + ROWS_PER_GROUP, len(task.post_ids)))
-                writer.write_table(row_group(task, rows, ends), row_group_size=ROWS_PER_GROUP)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        num_bytes = os.path.getsize(temporary)
-        os.replace(temporary, task.path)
+        with temporary.open("wb") as file:
+            write_rows(task, file)
+            file.flush()
+            if path.protocol in ("", "file"):
+                os.fsync(file.fileno())
+        shard = {"file": path.name, "rows": len(task.post_ids)} | size_and_digest(temporary)
+        temporary.replace(path) if path.protocol in ("", "file") else temporary.rename(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
-    return {"file": os.path.basename(task.path), "rows": len(task.post_ids), "bytes": num_bytes, "sha256": digest}
+        temporary.unlink(missing_ok=True)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = note.with_name(f"{note.name}.tmp")
+    unfinished.write_text(json.dumps({"plan": plan, **shard}), encoding="utf-8")
+    unfinished.replace(note) if path.protocol in ("", "file") else unfinished.rename(note)
+    return shard
+
+
+def plan_path(path: UPath) -> UPath:
+    """Where the plan of the shard at `path` is noted."""
+    return path.parent.parent / "plans" / f"{path.name}.json"
+
+
+def finished_shard(path: UPath, note: UPath, plan: str) -> dict | None:
+    """What `write_shard` returned for a shard that is there, whole and of this plan; else None."""
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted.pop("plan") == plan and size_and_digest(path).items() <= noted.items():
+            return noted
+    except (FileNotFoundError, ValueError, KeyError, AttributeError):
+        pass
+    return None
+
+
+def size_and_digest(path: UPath) -> dict:
+    """{"bytes", "sha256"} of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        num_bytes = 0
+        while part := file.read(2**20):
+            digest.update(part)
+            num_bytes += len(part)
+    return {"bytes": num_bytes, "sha256": digest.hexdigest()}
+
+
+def write_rows(task: ShardTask, file) -> None:
+    """The Parquet file of a shard."""
+    with pq.ParquetWriter(
+        file, task.schema, compression=COMPRESSION,
+        use_dictionary=DICTIONARY_COLUMNS, write_statistics=STATISTICS_COLUMNS,
+    ) as writer:  # fmt: skip
+        ends = np.concatenate(([0], np.cumsum(task.tag_counts, dtype=np.int64)))
+        for start in range(0, len(task.post_ids), ROWS_PER_GROUP):
+            rows = slice(start, min(start + ROWS_PER_GROUP, len(task.post_ids)))
+            writer.write_table(row_group(task, rows, ends), row_group_size=ROWS_PER_GROUP)
 
 
 def row_group(task: ShardTask, rows: slice, ends: np.ndarray) -> pa.Table:
     """The Arrow table of some rows of a shard, with the bytes of their images as they are on disk."""
     images = task.images[rows]
     image_type = task.schema.field("image").type
-    contents = pa.array([read_image(image) for image in images], image_type.field("bytes").type)
-    names = pa.array([image.name for image in images], pa.string())
+    contents = [read_image(image) for image in images]
+    names = [image.name for image in images]
+    if task.short_side:
+        contents = [train_ready(content, task.short_side, name) for content, name in zip(contents, names, strict=True)]
+        names = [f"{os.path.splitext(name)[0]}.jpg" for name in names]
+    contents, names = pa.array(contents, image_type.field("bytes").type), pa.array(names, pa.string())
     first, last = ends[rows.start], ends[rows.stop]
     codes = pa.array(task.tag_codes[first:last], pa.int64())
     tags = pa.array(task.tag_names, pa.string()).take(codes)
