@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from dataset_scripts import select_posts as rules
 from dataset_scripts.posts import Parsed, PostsTable
+from dataset_scripts.split_posts import hash_ids
 
 PAPER_TAGS = 25_404
+EXAMPLES = 20  # of what a rule dropped, for build.json
 
 
 @dataclass
@@ -30,6 +33,7 @@ class RuleCount:
     tags_before: int
     tags_dropped: int
     tags_after: int
+    examples: list[dict]  # of what was dropped: posts with character and tags, or tags with their number of posts
 
 
 class Selection:
@@ -44,15 +48,15 @@ class Selection:
 
     def drop_posts(self, rule: str, dropped: np.ndarray) -> None:
         """Apply a rule over posts and count it."""
-        before = self._counts()
+        before, examples = self._counts(), example_posts(self.posts, dropped)
         self.posts = self.posts.drop_posts(dropped)
-        self._record(rule, before)
+        self._record(rule, before, examples)
 
     def drop_tags(self, rule: str, dropped: np.ndarray) -> None:
         """Apply a rule over tags and count it."""
-        before = self._counts()
+        before, examples = self._counts(), example_tags(self.posts, dropped)
         self.posts = self.posts.drop_tags(dropped)
-        self._record(rule, before)
+        self._record(rule, before, examples)
 
     def table(self) -> list[dict]:
         """The counts as plain dictionaries, for build.json."""
@@ -63,10 +67,42 @@ class Selection:
         characters = np.unique(posts.characters[posts.characters >= 0])
         return len(posts), len(characters), int(np.count_nonzero(rules.count_posts_of_tags(posts)))
 
-    def _record(self, rule: str, before: tuple[int, int, int]) -> None:
+    def _record(self, rule: str, before: tuple[int, int, int], examples: Sequence[dict] = ()) -> None:
         after = self._counts()
         numbers = [n for b, a in zip(before, after, strict=True) for n in (b, b - a, a)]
-        self.rules.append(RuleCount(rule, *numbers))
+        self.rules.append(RuleCount(rule, *numbers, list(examples)))
+
+
+def example_posts(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
+    """Up to EXAMPLES dropped posts, by the hash of their ids: a fair sample that no order of input changes."""
+    rows = np.flatnonzero(dropped)
+    hashes = hash_ids(posts.post_ids[rows], seed=0)
+    if len(rows) > EXAMPLES:
+        rows = rows[hashes < np.partition(hashes, EXAMPLES)[EXAMPLES]]  # records of one id stay together
+    offsets = posts.offsets()
+    return sorted(
+        (
+            {
+                "post_id": int(posts.post_ids[row]),
+                "character": posts.character_names[code] if (code := posts.characters[row]) >= 0 else None,
+                "tags": sorted(posts.tag_names[tag] for tag in posts.tag_codes[offsets[row] : offsets[row + 1]]),
+                "rating": posts.rating_names[posts.ratings[row]],
+            }
+            for row in rows.tolist()
+        ),
+        key=lambda post: (post["post_id"], post["tags"]),
+    )
+
+
+def example_tags(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
+    """The EXAMPLES dropped tags with most posts, ties by name."""
+    counts = rules.count_posts_of_tags(posts)
+    codes = np.flatnonzero(dropped & (counts > 0))
+    if len(codes) > EXAMPLES:
+        least = np.partition(counts[codes], -EXAMPLES)[-EXAMPLES]
+        codes = codes[counts[codes] >= least]
+    rows = sorted((-int(counts[code]), posts.tag_names[code]) for code in codes.tolist())
+    return [{"tag": name, "posts": -number} for number, name in rows[:EXAMPLES]]
 
 
 def format_rules(counts: list[RuleCount]) -> str:

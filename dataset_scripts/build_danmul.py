@@ -26,7 +26,7 @@ from dataset_scripts.apply_rules import (
 )
 from dataset_scripts.check_images import check_images
 from dataset_scripts.danmul_folder import is_local, publish, record_build, refuse_existing, work_folder, write_lists
-from dataset_scripts.describe import table_1, table_1_markdown
+from dataset_scripts.dataset_statistics import table_1, table_1_markdown
 from dataset_scripts.executors import EXECUTORS, open_executor
 from dataset_scripts.find_dump import FORMATS, Dump, find_dump
 from dataset_scripts.list_images import ImageListing

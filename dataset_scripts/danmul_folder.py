@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from upath import UPath
 
 from dataset_scripts.apply_rules import Selection
-from dataset_scripts.describe import SPECIAL_TOKENS, dataset_card
+from dataset_scripts.card import dataset_card
+from dataset_scripts.dataset_statistics import SPECIAL_TOKENS, draw_figures
 from dataset_scripts.find_dump import Dump, relative
 from dataset_scripts.posts import BadLine, Parsed, PostsTable, write_rejects
 from dataset_scripts.select_posts import count_posts_of_tags
@@ -180,6 +181,7 @@ def write_lists(
     write_json(folder / "statistics.json", statistics)
     if bad_lines:
         write_rejects(folder / "rejects.jsonl", bad_lines)
+    draw_figures(folder / "figures", splits, posts.characters, posts.tag_counts)
     card = dataset_card(record, statistics, has_share=(folder / "share").is_dir())
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -211,3 +213,10 @@ def write_json(path: UPath, content: dict | list) -> None:
     else:
         text = json.dumps(content, ensure_ascii=False, indent=2)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: UPath) -> dict:
+    """build.json of a built folder. Raises FileNotFoundError."""
+    if not (folder / "build.json").is_file():
+        raise FileNotFoundError(f"Expected a folder that build_danmul wrote, but {folder} has no build.json.")
+    return json.loads((folder / "build.json").read_text(encoding="utf-8"))

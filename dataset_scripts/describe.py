@@ -1,147 +1,87 @@
-"""Numbers of a built data set (paper Table I) and the data set card that shows them."""
+"""Tables I to III and Fig. 2 of a built folder, on the command line."""
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from upath import UPath
 
+from dataset_scripts.danmul_folder import read_record
+from dataset_scripts.dataset_statistics import (
+    draw_figures,
+    table_1,
+    table_1_markdown,
+    table_2_markdown,
+    table_3_markdown,
+)
 from dataset_scripts.split_posts import SPLITS
 
-SPECIAL_TOKENS = 5  # [PAD] [UNK] [CLS] [SEP] [MASK]: the paper's 13,505 tags of DAF:re count them
-PAPER_NAMES = {"train": "Train", "test": "Test", "validation": "Val"}
+HELP = "Tables I to III and Fig. 2 of the paper for a built data set; writes statistics.json and figures/ into it."
+EXAMPLE = """examples:
+  python -m dataset_scripts.describe --dataset danmul
+  python -m dataset_scripts.describe --dataset danmul --dafre dafre    # a second built set, for Table II"""
 
 
-def table_1(splits: np.ndarray, characters: np.ndarray, tag_counts: np.ndarray, num_characters: int) -> dict:
-    """Paper Table I: per split the images, images per class and tags per image (min, max, average).
+def read_columns(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split, character and number of tags of every post of a built folder, [N] each; no image is read.
 
-    Args: [N] arrays, one entry per post: index into SPLITS, character code, number of tags.
-    Classes without a post in a split count as 0 there. An empty split has None for min, max and average of its tags.
+    Raises FileNotFoundError when there are no shards, ValueError when one cannot be read.
     """
-    table = {}
+    columns: tuple[list, list, list] = ([], [], [])
     for split, name in enumerate(SPLITS):
-        rows = splits == split
-        per_class, tags = np.bincount(characters[rows], minlength=num_characters), tag_counts[rows]
-        table[name] = {
-            "num_images": int(rows.sum()),
-            "num_classes": int(np.count_nonzero(per_class)),
-            "images_per_class": min_max_mean(per_class),
-            "tags_per_image": min_max_mean(tags),
-        }
-    return table
+        for path in sorted((folder / "data").glob(f"{name}-*.parquet")):
+            try:
+                for batch in pq.ParquetFile(path).iter_batches(columns=["character", "tags"]):
+                    columns[0].append(np.full(len(batch), split, np.int8))
+                    columns[1].append(batch["character"].to_numpy(zero_copy_only=False))
+                    columns[2].append(pc.list_value_length(batch["tags"]).to_numpy(zero_copy_only=False))
+            except (pa.ArrowException, KeyError) as error:
+                raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
+    if not columns[0]:
+        raise FileNotFoundError(f"--dataset expects a built folder with data/*.parquet, {folder} has none.")
+    return tuple(np.concatenate(column) for column in columns)
 
 
-def min_max_mean(values: np.ndarray) -> dict:
-    """{"min", "max", "mean"}, the mean to three places; None for all when there are no values."""
-    if not len(values):
-        return {"min": None, "max": None, "mean": None}
-    return {"min": int(values.min()), "max": int(values.max()), "mean": round(float(values.mean()), 3)}
-
-
-def table_1_markdown(table: dict) -> str:
-    """Table I with the paper's rows and column order."""
-    lines = [f"| | {' | '.join(PAPER_NAMES.values())} |", "|---|---|---|---|"]
-    lines.append("| No.Image | " + " | ".join(f"{table[name]['num_images']:,}" for name in PAPER_NAMES) + " |")
-    for key, what in (("images_per_class", "No. Image / Class"), ("tags_per_image", "No. Tags / Image")):
-        for statistic, title in (("min", "Min"), ("max", "Max"), ("mean", "Avg")):
-            values = [table[name][key][statistic] for name in PAPER_NAMES]
-            cells = ["–" if value is None else f"{value:,}" for value in values]
-            lines.append(f"| {title} {what} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def size_category(num_posts: int) -> str:
-    """The Hub's name for the size of a data set."""
-    limits = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    return next((name for limit, name in limits if num_posts < limit), "1M<n<10M")
-
-
-def fingerprint(build: dict) -> str:
-    """16 hexadecimal digits that differ between data sets.
-
-    `datasets` 5.2 finds its cache of a local folder by the folder's name and its YAML alone. Without a difference in
-    the YAML, `load_dataset("danmul")` after a rebuild, or in another folder, silently returns the old data set.
-    """
-    return hashlib.sha256("".join(shard["sha256"] for shard in build["shards"]).encode()).hexdigest()[:16]
-
-
-def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
-    """README.md: the YAML that `load_dataset` reads, then the numbers. No class names: see danmul_schema.
-
-    Args: the contents of build.json and statistics.json; whether the folder holds share/ (Dan:share, Table III).
-    """
-    counts, options = build["counts"], build["options"]
-    share = '\n- config_name: share\n  data_files:\n  - split: test\n    path: "share/test-*.parquet"'
-    share = share if has_share else ""
-    filled = [name for name in SPLITS if counts["splits"][name]]  # `load_dataset` cannot build a split without posts
-    data_files = "\n".join(f'  - split: {name}\n    path: "data/{name}-*.parquet"' for name in filled)
-    rules = "\n".join(
-        f"| {rule['rule']} | {rule['posts_dropped']:,} | {rule['posts_after']:,} | {rule['characters_after']:,} "
-        f"| {rule['tags_dropped']:,} | {rule['tags_after']:,} |"
-        for rule in build["rules"]
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "describe", description=HELP, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    broken = ", ".join(f"{entry['count']:,} {reason}" for reason, entry in build["images"].items()) or "none"
-    ratings = ", ".join(f"`{rating}` {number:,}" for rating, number in counts["ratings"].items())
-    return f"""---
-pretty_name: "Dan:mul"
-license: other
-task_categories:
-- image-classification
-size_categories:
-- {size_category(counts["posts"])}
-tags:
-- anime
-- character-identification
-- tag-prediction
-- multimodal
-configs:
-- config_name: default
-  description: "build {fingerprint(build)}"
-  default: true
-  data_files:
-{data_files}{share}
----
+    parser.add_argument("--dataset", default="danmul", metavar="DIR", help="built folder (default: danmul)")
+    parser.add_argument("--dafre", metavar="DIR", help="another built folder, such as DAF:re, for Table II")
+    return parser
 
-# Dan:mul
 
-{counts["posts"]:,} images of {counts["characters"]:,} characters with {counts["tags"]:,} general tags, built by the
-rules of *Anime Character Identification and Tag Prediction by Multimodality Modeling: Dataset and Model* (§III) from
-`{Path(build["source"]).name}` ({build["metadata"]["format"]} metadata).
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after an error of the user's input in one sentence."""
+    options = build_parser().parse_args(argv)
+    folder = Path(options.dataset)
+    try:
+        record = read_record(folder)
+        records = {folder.resolve().name: record}
+        if options.dafre:
+            records[Path(options.dafre).resolve().name] = read_record(Path(options.dafre))
+        splits, characters, tag_counts = read_columns(folder)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
+    print(f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}")
+    if "share" in record:
+        print(f"\nTable III\n\n{table_3_markdown(record)}")
+    unfinished = folder / "statistics.json.tmp"
+    unfinished.write_text(json.dumps(table, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / "statistics.json")
+    draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
+    print(f"\nFig. 2: {folder}/figures/")
+    return 0
 
-```python
-from datasets import load_dataset
 
-danmul = load_dataset("danmul")  # in the folder that holds danmul/; streaming=True reads without a copy
-post = danmul["train"][0]
-danmul["train"].features["character"].int2str(post["character"]), post["tags"], post["image"]
-```
-
-## Columns
-`post_id` int64, the dump's id · `image` the original file, bytes untouched · `character` ClassLabel, names in the
-Parquet schema and `characters.json` · `tags` general tags, sorted by name, possibly none · `rating` of the dump.
-`tags.json` is the tag vocabulary, most frequent first ({counts["tags"]:,} tags; with the {SPECIAL_TOKENS} special
-tokens of a tokenizer {counts["tags_and_special_tokens"]:,}).
-
-## Splits (Table I)
-{table_1_markdown(statistics)}
-
-Per character n\\*7//10 train, n//4 test, the rest validation, by a hash of the post id (seed {options["seed"]}).
-
-## What the rules dropped
-Characters and tags are counted on posts of exactly one character.
-
-| rule | posts dropped | posts left | characters left | tags dropped | tags left |
-|---|---|---|---|---|---|
-{rules}
-
-Images: {broken}. Malformed metadata lines skipped: {build["metadata"]["bad_lines"]:,}; records without id:
-{build["metadata"]["without_id"]:,}. Every option, the thresholds of Eq. 1 and the ids of broken images are in
-`build.json`.
-
-## Ratings, licence, known problems
-Ratings: {ratings}. Dumps from before 2022 rate `s` safe, later ones `g` general and `s` sensitive; nothing is filtered
-by rating unless the options say so. The images belong to their artists; the licence of each is that of its source,
-and whoever publishes this folder has to make sure that she may. Tags are written by volunteers: they are incomplete,
-and the classes are long-tailed.
-"""
+if __name__ == "__main__":
+    raise SystemExit(main())
