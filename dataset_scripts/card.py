@@ -21,7 +21,8 @@ def fingerprint(build: dict) -> str:
     `datasets` 5.2 finds its cache of a local folder by the folder's name and its YAML alone. Without a difference in
     the YAML, `load_dataset("danmul")` after a rebuild, or in another folder, silently returns the old data set.
     """
-    return hashlib.sha256("".join(shard["sha256"] for shard in build["shards"]).encode()).hexdigest()[:16]
+    shards = build["shards"] + build.get("share", {}).get("shards", [])
+    return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()[:16]
 
 
 def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:

@@ -143,7 +143,7 @@ def record_build(
             "bad_lines": len(parsed.bad_lines),
             "without_id": parsed.num_without_id,
         },
-        "options": {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED},
+        "options": build_options(options),
         "counts": {
             "posts": len(posts),
             "characters": len(posts.character_names),
@@ -165,6 +165,11 @@ def record_build(
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def build_options(options: argparse.Namespace) -> dict:
+    """The options that the bytes of the data set depend on."""
+    return {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
 
 
 def write_lists(

@@ -170,12 +170,16 @@ def size_and_digest(path: UPath) -> dict:
     return {"bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
+def parquet_writer(file, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer with the settings of this data set."""
+    return pq.ParquetWriter(
+        file, schema, compression=COMPRESSION, use_dictionary=DICTIONARY_COLUMNS, write_statistics=STATISTICS_COLUMNS
+    )
+
+
 def write_rows(task: ShardTask, file) -> None:
     """The Parquet file of a shard."""
-    with pq.ParquetWriter(
-        file, task.schema, compression=COMPRESSION,
-        use_dictionary=DICTIONARY_COLUMNS, write_statistics=STATISTICS_COLUMNS,
-    ) as writer:  # fmt: skip
+    with parquet_writer(file, task.schema) as writer:
         ends = np.concatenate(([0], np.cumsum(task.tag_counts, dtype=np.int64)))
         for start in range(0, len(task.post_ids), ROWS_PER_GROUP):
             rows = slice(start, min(start + ROWS_PER_GROUP, len(task.post_ids)))

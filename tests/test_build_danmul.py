@@ -216,7 +216,7 @@ def test_order_generation_workers_and_a_rerun_change_no_byte(tmp_path):
 def test_no_post_is_in_two_splits_and_shards_are_of_the_size_asked_for(tmp_path, monkeypatch):
     dump = write_dump(tmp_path / "dump", random_posts())
     plan = write_parquet.plan_shards
-    monkeypatch.setattr("dataset_scripts.build_danmul.plan_shards", lambda *args: plan(*args[:5], 20_000, args[6]))
+    monkeypatch.setattr("dataset_scripts.build.plan_shards", lambda *args: plan(*args[:5], 20_000, args[6]))
     assert build(dump, tmp_path / "danmul") == 0
     names = sorted(path.name for path in (tmp_path / "danmul" / "data").iterdir())
     assert len(names) > 5 and names[-1].startswith("validation-")
@@ -332,7 +332,7 @@ def test_a_failed_build_leaves_the_old_data_set_and_no_rubbish(tmp_path, capsys,
     def disk_full(task):
         raise OSError(28, "No space left on device", task.path)
 
-    monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", disk_full)
+    monkeypatch.setattr("dataset_scripts.build.write_shard", disk_full)
     argv = ["--source", dump, "--output", output, "--overwrite", "--workers", "1"]
     assert "No space left on device" in fails(capsys, *argv)
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
@@ -351,7 +351,7 @@ def test_a_full_disk_keeps_finished_shards_and_a_rerun_goes_on(tmp_path, capsys,
         written.append(write_parquet.write_shard(task))
         return written[-1]
 
-    monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", disk_full_at_the_third)
+    monkeypatch.setattr("dataset_scripts.build.write_shard", disk_full_at_the_third)
     assert "No space left on device" in fails(capsys, *argv)
     monkeypatch.undo()
     rows = []
@@ -367,7 +367,7 @@ def test_a_full_disk_keeps_finished_shards_and_a_rerun_goes_on(tmp_path, capsys,
 @pytest.mark.parametrize("damage", ["content", "plan", "image", "options"])
 def test_a_finished_shard_is_written_again_when_anything_it_depends_on_changed(tmp_path, capsys, monkeypatch, damage):
     dump = write_dump(tmp_path / "dump", random_posts())
-    monkeypatch.setattr("dataset_scripts.build_danmul.publish", lambda *args: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr("dataset_scripts.build.publish", lambda *args: (_ for _ in ()).throw(OSError("killed")))
     argv = ["--source", dump, "--output", tmp_path / "danmul", "--workers", "1", "--shard_size_mb", "0.02"]
     assert "killed" in fails(capsys, *argv)
     monkeypatch.undo()
@@ -489,7 +489,7 @@ def test_killed_at_random_moments_and_started_again_it_gives_the_same_bytes(tmp_
 
 
 def test_dry_run_opens_no_image_and_writes_nothing(dirty_dump, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.build_danmul.check_images", None)
+    monkeypatch.setattr("dataset_scripts.build.check_images", None)
     assert build(dirty_dump, tmp_path / "danmul", "--dry_run", "--max_bad_share", "0.1") == 0
     output = capsys.readouterr().out
     assert "min_tag_posts" in output and "readable_image " not in output.split("Dry run")[0]

@@ -1,0 +1,168 @@
+"""The build of Dan:mul from start to end: read, select, split, write."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import Executor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+from upath import UPath
+
+from dataset_scripts import select_posts as rules
+from dataset_scripts.apply_rules import (
+    Selection,
+    apply_post_rules,
+    apply_tag_rules,
+    format_rules,
+    print_ladder,
+    print_problems,
+    refuse_problems,
+)
+from dataset_scripts.check_images import check_images
+from dataset_scripts.danmul_folder import is_local, publish, record_build, refuse_existing, work_folder, write_lists
+from dataset_scripts.dataset_statistics import table_1, table_1_markdown
+from dataset_scripts.find_dump import Dump, find_dump
+from dataset_scripts.list_images import ImageListing
+from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
+from dataset_scripts.run_tasks import run
+from dataset_scripts.split_posts import assign_splits
+from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
+from dataset_scripts.train_ready import expected_bytes
+from dataset_scripts.write_parquet import plan_shards, write_shard
+
+IMAGES_PER_TASK = 5_000
+SHOWN_BAD_LINES = 5
+
+
+def build(options: argparse.Namespace, executor: Executor | None = None) -> None:
+    """Everything, in order. Any Executor does (its tasks are picklable); None runs them here, one after another.
+
+    Raises ValueError or OSError (FileNotFoundError, FileExistsError) with a sentence for the user.
+    """
+    source, output = UPath(options.source), UPath(options.output)
+    output = output.absolute() if is_local(output) else output
+    if not options.dry_run:
+        refuse_existing(output, options.overwrite)
+
+    # 1. Read
+    dump = find_dump(source, options.format)
+    print(dump.describe(), flush=True)
+    parsed = read_metadata(dump, options, executor)
+    if options.split == "published" and not parsed.splits:
+        raise ValueError(f"--split published expects a dump with a split, but {dump.format} has none: leave it out.")
+    listing = dump.list_images(parsed, options.images)
+    if options.aliases:
+        parsed.posts = apply_aliases(parsed.posts, read_relations(source, "aliases"))
+    if options.implications:
+        parsed.posts = apply_implications(parsed.posts, read_relations(source, "implications"))
+    selection = Selection(parsed.posts, len(parsed.other_tags - set(parsed.posts.tag_names)))
+    parsed.posts = parsed.other_tags = None  # 2 GB at full size; the selection holds what is left
+
+    # 2. Select posts, then tags, in the paper's order
+    problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
+    num_conflicts = apply_post_rules(selection, listing.ids, options)
+    checked_ids, checked_bytes = selection.posts.post_ids, None
+    if not options.dry_run:
+        decode = options.verify == "full" or options.image_size is not None
+        checked_ids, checked_bytes, broken = check_selected(selection.posts, listing, decode, executor)
+        vanished = broken.get("missing", problems["missing"])
+        problems = broken | {"missing": np.union1d(problems["missing"], vanished)}
+        bad_ids = np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
+        selection.drop_posts("readable_image", rules.in_sorted(selection.posts.post_ids, bad_ids))
+    if options.strict:
+        refuse_problems(problems)
+    selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
+    scores, ladder = apply_tag_rules(selection, options)
+    print(format_rules(selection.rules))
+    print_problems(parsed, problems, num_conflicts, listing.num_ignored)
+    print_ladder(scores, ladder)
+    if not len(selection.posts):
+        raise ValueError(
+            f"Expected characters with {options.min_posts} posts or more, but the rules above left no post: "
+            "lower --min_posts, or check that images and metadata come from the same dump."
+        )
+    if options.dry_run:
+        print("Dry run: no image was opened (readable_image is not in the table) and nothing was written.")
+        return
+
+    # 3. Split and write
+    scores = dict(zip(selection.posts.tag_names, scores.tolist(), strict=True))
+    posts = rules.in_canonical_order(selection.posts)
+    if options.split == "published":
+        splits = np.array([parsed.splits[post_id] for post_id in posts.post_ids.tolist()], np.int8)
+    else:
+        splits = assign_splits(posts.post_ids, posts.characters, options.seed)
+    statistics = table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names))
+    record = record_build(options, parsed, dump, selection, posts, splits, problems)
+    record |= {"duplicate_ids_that_differ": num_conflicts, "tfidf_thresholds": ladder}
+    record["image_files_ignored"] = listing.num_ignored
+    image_bytes = checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
+    if options.image_size:
+        image_bytes = np.minimum(image_bytes, expected_bytes(options.image_size))
+    with work_folder(output, exclusive=not options.shards) as folder:
+        tasks = plan_shards(
+            folder / "data", posts, splits, image_bytes, listing, options.shard_size_mb * 10**6, options.seed,
+            options.image_size,
+        )  # fmt: skip
+        if options.shards:
+            index, number = options.shards
+            tasks = islice(tasks, index, None, number)
+        progress = tqdm(total=len(posts), desc="writing posts", unit=" posts", disable=None)
+        record["shards"] = []
+        for _, shard in run(write_shard, tasks, executor):
+            record["shards"].append(shard)
+            progress.update(shard["rows"])
+        progress.close()
+        if options.shards:
+            print(f"Shards {index} of {number}: wrote {len(record['shards'])}; run without --shards to complete.")
+            return
+        write_lists(folder, posts, splits, scores, parsed.bad_lines, record, statistics)
+        publish(folder, output, record["shards"], options.overwrite)
+    print(table_1_markdown(statistics))
+    for split, number in record["counts"]["characters_without_posts"].items():
+        if number:
+            print(f"{number:,} characters are so small that they have no {split} post.")
+    print(f"Wrote {options.output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
+
+
+def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | None) -> Parsed:
+    """All posts of the dump. Raises ValueError when more than --max_bad_share of the lines are malformed."""
+    progress = tqdm(run(parse, dump.tasks, executor), "reading metadata", len(dump.tasks), unit=" parts", disable=None)
+    parsed = merge(progress)
+    for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
+        print(f"{bad.file}:{bad.line}: {bad.reason}", file=sys.stderr)
+    if len(parsed.bad_lines) > options.max_bad_share * parsed.num_records:
+        bad, rejects = parsed.bad_lines[0], f"{options.output}.rejects.jsonl"
+        if not options.dry_run:
+            write_rejects(Path(rejects), parsed.bad_lines)
+        raise ValueError(
+            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} "
+            f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
+            f"--max_bad_share.{'' if options.dry_run else f' All of them are in {rejects}.'}"
+        )
+    return parsed
+
+
+def check_selected(
+    posts: PostsTable, listing: ImageListing, decode: bool, executor: Executor | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Sorted ids of the posts, the bytes of their images, and the ids of broken ones by reason.
+
+    Before min_posts is counted: a broken image can push a character under the minimum.
+    """
+    check = partial(check_images, decode=decode)
+    post_ids = np.sort(posts.post_ids)
+    parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
+    results = run(check, (listing.files(part) for part in parts), executor)
+    sizes, reasons = [np.array([], np.int64)], []
+    for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
+        sizes.append(part_sizes)
+        reasons += part_reasons
+    reasons = np.array(reasons, object)
+    broken = {reason: post_ids[reasons == reason] for reason in sorted(set(reasons) - {""})}
+    return post_ids, np.concatenate(sizes), broken

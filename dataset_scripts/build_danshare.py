@@ -1,0 +1,137 @@
+"""Dan:share (paper Table III): the posts that are in the test splits of Dan:mul and of DAF:re."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+from upath import UPath
+
+from dataset_scripts.card import dataset_card
+from dataset_scripts.danmul_folder import read_record
+from dataset_scripts.dataset_statistics import table_3_markdown
+from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.write_parquet import parquet_writer, size_and_digest
+
+HELP = """Write DANMUL/share/: posts of DANMUL's test split that are in DAFRE's test split too, by post id. Never by
+class name: `_(kantai_collection)` became `_(kancolle)`. Then load_dataset("danmul", "share") reads them."""
+EXAMPLE = """example:
+  python -m dataset_scripts.build_danmul --source DAFRE_DOWNLOAD --output dafre --split published --min_posts 1
+  python -m dataset_scripts.build_danshare --danmul danmul --dafre dafre --also_dafre"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "build_danshare", description=HELP, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--danmul", default="danmul", metavar="DIR", help="built folder to add share/ to (default: danmul)")
+    add("--dafre", default="dafre", metavar="DIR", help="built folder to share with (default: dafre)")
+    add("--also_dafre", action="store_true",
+        help="add share/ to DAFRE too: the same posts with its own images and classes, for Table IV")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace a share/ that is there")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after an error of the user's input in one sentence."""
+    options = build_parser().parse_args(argv)
+    danmul, dafre = Path(options.danmul), Path(options.dafre)
+    try:
+        print(table_3_markdown({"share": build_share(danmul, dafre, options.overwrite)}))
+        if options.also_dafre:
+            build_share(dafre, danmul, options.overwrite)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
+    """Write `folder/share/` and what it is into build.json and README.md. Returns the entry "share" of build.json.
+
+    Raises FileNotFoundError, FileExistsError or ValueError with a sentence for the user.
+    """
+    record, _ = read_record(folder), read_record(other)
+    if (folder / "share").exists() and not overwrite:
+        raise FileExistsError(f"{folder}/share is there already: --overwrite replaces it.")
+    ours, theirs = ({split: split_ids(path, split) for split in SPLITS} for path in (folder, other))
+    shared = np.intersect1d(ours["test"], theirs["test"])
+    if not len(shared):
+        raise ValueError(
+            f"Expected posts in both test splits, but those of {folder} ({len(ours['test']):,}) and of {other} "
+            f"({len(theirs['test']):,}) have no id in common: are both of the same board?"
+        )
+    partial = folder / "share.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    shards, num_classes = write_share(folder, partial, shared)
+    entry = {
+        "images": len(shared),
+        "classes": num_classes,
+        "test_images": len(ours["test"]),
+        "test_images_of_the_other": len(theirs["test"]),
+        # What a model trained on the other set has seen of this test, and the other way round.
+        "of_these_in_train_or_validation_of_the_other": count_elsewhere(ours["test"], theirs),
+        "of_the_others_test_in_train_or_validation": count_elsewhere(theirs["test"], ours),
+        "shards": shards,
+    }
+    shutil.rmtree(folder / "share", ignore_errors=True)
+    partial.rename(folder / "share")
+    record["share"] = entry
+    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    replace_text(folder / "build.json", json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    replace_text(folder / "README.md", dataset_card(record, statistics, has_share=True))
+    return entry
+
+
+def split_ids(folder: Path, split: str) -> np.ndarray:
+    """Post ids of a split, int64."""
+    paths = sorted((folder / "data").glob(f"{split}-*.parquet"))
+    columns = [pq.read_table(path, columns=["post_id"])["post_id"].to_numpy() for path in paths]
+    return np.concatenate([np.array([], np.int64), *columns])
+
+
+def count_elsewhere(ids: np.ndarray, splits: dict[str, np.ndarray]) -> int:
+    """How many ids are in train or validation of the other set."""
+    return sum(len(np.intersect1d(ids, splits[split])) for split in ("train", "validation"))
+
+
+def write_share(folder: Path, partial: Path, shared: np.ndarray) -> tuple[list[dict], int]:
+    """One shard for each test shard that has shared posts, a row group at a time. Returns the shards and classes."""
+    sources = sorted((folder / "data").glob("test-*.parquet"))
+    wanted = pa.array(shared)
+    sources = [path for path in sources if np.isin(pq.read_table(path, columns=["post_id"])["post_id"], shared).any()]
+    shards, classes = [], set()
+    for number, path in enumerate(tqdm(sources, "writing share", unit=" shards", disable=None)):
+        target = UPath(partial / f"test-{number:05d}-of-{len(sources):05d}.parquet")
+        source, rows = pq.ParquetFile(path), 0
+        with target.open("wb") as file, parquet_writer(file, source.schema_arrow) as writer:
+            for group in range(source.num_row_groups):
+                table = source.read_row_group(group)
+                table = table.filter(pc.is_in(table["post_id"], wanted))
+                classes.update(table["character"].to_pylist())
+                rows += len(table)
+                if len(table):
+                    writer.write_table(table)
+        shards.append({"file": target.name, "rows": rows} | size_and_digest(target))
+    return shards, len(classes)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

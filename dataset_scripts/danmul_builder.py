@@ -1,0 +1,105 @@
+"""Dan:mul as a `datasets` builder. Apart from the command line, whose processes need not load `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset_scripts.build import build
+from dataset_scripts.build_options import build_parser
+from dataset_scripts.danmul_folder import build_options, read_record
+from dataset_scripts.executors import open_executor
+from dataset_scripts.split_posts import SPLITS
+
+
+@dataclass
+class DanMulConfig(datasets.BuilderConfig):
+    """What [`DanMul`] builds.
+
+    Args:
+        source: folder of the dump.
+        output: folder to build, or that an earlier call has built; default: the name of the configuration.
+        options: further flags of `build_danmul`, such as ["--min_posts", "20"].
+        workers: processes.
+    """
+
+    source: str | None = None
+    output: str | None = None
+    options: tuple[str, ...] = ()
+    workers: int = 2
+
+
+# DAF:re's labels are what its authors had filtered: no rule of ours applies.
+DAFRE_OPTIONS = ("--format", "dafre", "--split", "published", "--min_posts", "1", "--min_tag_posts", "1",
+                 "--tfidf_threshold", "0", "--emoticon_pattern", "(?!)")  # fmt: skip
+
+
+class DanMul(datasets.ArrowBasedBuilder):
+    """Builds the folder from a dump where it is not there yet, and gives it as a data set.
+
+    >>> builder = DanMul("danmul", source="mini_booru", output="danmul")
+    >>> builder.download_and_prepare()
+    >>> builder.as_dataset(split="train")         # or builder.as_streaming_dataset(split="train"), without a copy
+    >>> datasets.load_dataset("danmul")           # the folder alone does as well
+
+    Configurations: "danmul" (the paper's rules), "dafre" (the published CSVs of DAF:re, with their split),
+    "dafre_style" (any dump by DAF:re's rule, 20 images a character), "danshare" (the share of a built danmul folder,
+    `output`; see `build_danshare`).
+    """
+
+    BUILDER_CONFIG_CLASS = DanMulConfig
+    BUILDER_CONFIGS = [
+        DanMulConfig(name="danmul", description="the paper's rules"),
+        DanMulConfig(name="dafre", description="DAF:re's published CSVs", options=DAFRE_OPTIONS),
+        DanMulConfig(name="dafre_style", description="DAF:re's rule on any dump", options=("--min_posts", "20")),
+        DanMulConfig(name="danshare", description="posts in the test splits of danmul and dafre", output="danmul"),
+    ]
+    DEFAULT_CONFIG_NAME = "danmul"
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=self.config.description)  # the shards know their features
+
+    def build_folder(self) -> Path:
+        """The folder, built now unless one with the same options is there.
+
+        Raises:
+            ValueError: no source; a folder that was built with other options.
+            FileNotFoundError: "danshare" without its share.
+        """
+        config, folder = self.config, Path(self.config.output or self.config.name)
+        if config.name.startswith("danshare"):
+            if not any(folder.glob("share/test-*.parquet")):
+                raise FileNotFoundError(f"{folder} has no share/: run python -m dataset_scripts.build_danshare first.")
+            return folder
+        if config.source is None:
+            raise ValueError("Expected the folder of a dump: DanMul(..., source=DUMP).")
+        argv = ["--source", config.source, "--output", str(folder), "--workers", str(config.workers), *config.options]
+        options = build_parser().parse_args(argv)
+        if (folder / "build.json").is_file():
+            found = read_record(folder)["options"]
+            if found != build_options(options):
+                different = sorted(name for name, value in build_options(options).items() if found.get(name) != value)
+                raise ValueError(f"{folder} was built with other {', '.join(different)}: choose another output.")
+            return folder
+        with open_executor(options.executor, options.workers, options.executor_address) as executor:
+            build(options, executor)
+        return folder
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        folder = self.build_folder()
+        part = "share" if self.config.name.startswith("danshare") else "data"
+        files = {name: sorted(map(str, (folder / part).glob(f"{name}-*.parquet"))) for name in SPLITS}
+        return [datasets.SplitGenerator(name, gen_kwargs={"files": paths}) for name, paths in files.items() if paths]
+
+    def _generate_tables(self, files: list[str]) -> Iterator[tuple[tuple[int, int], pa.Table]]:
+        for number, path in enumerate(files):
+            file = pq.ParquetFile(path)
+            if self.info.features is None:
+                self.info.features = datasets.Features.from_arrow_schema(file.schema_arrow)
+            for group in range(file.num_row_groups):
+                yield (number, group), file.read_row_group(group)
