@@ -42,7 +42,7 @@ DAFRE_OPTIONS = ("--format", "dafre", "--split", "published", "--min_posts", "1"
 class DanMul(datasets.ArrowBasedBuilder):
     """Builds the folder from a dump where it is not there yet, and gives it as a data set.
 
-    >>> builder = DanMul("danmul", source="mini_booru", output="danmul")
+    >>> builder = DanMul(config_name="danmul", source="mini_booru", output="danmul")
     >>> builder.download_and_prepare()
     >>> builder.as_dataset(split="train")         # or builder.as_streaming_dataset(split="train"), without a copy
     >>> datasets.load_dataset("danmul")           # the folder alone does as well

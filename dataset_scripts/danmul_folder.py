@@ -47,9 +47,18 @@ def refuse_existing(output: UPath, overwrite: bool) -> None:
 
 
 def restore_old(output: UPath) -> None:
-    """A run that was killed between moving the old data set away and the new one in leaves only `output.old`."""
+    """A run that was killed between moving the old data set away and the new one in leaves only `output.old`.
+
+    Raises FileExistsError when what stands there is none of ours.
+    """
     old = sibling(output, "old")
-    if old.exists() and not output.exists():
+    if not old.exists():
+        return
+    if not (old / "build.json").is_file():
+        raise FileExistsError(f"{old} is where --overwrite keeps the old data set for a moment: move yours away.")
+    if output.exists():
+        shutil.rmtree(old)  # the run was killed after both moves
+    else:
         old.rename(output)
 
 
@@ -77,7 +86,7 @@ def work_folder(output: UPath, exclusive: bool = True) -> Iterator[UPath]:
         if num_finished:
             if isinstance(error, OSError | ValueError):
                 print(f"{num_finished:,} finished shards stay in {partial}; a rerun goes on.", file=sys.stderr)
-        elif is_local(output):
+        elif locked:  # else other jobs may be at work there
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
@@ -86,24 +95,21 @@ def publish(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) 
     """Move a complete work folder to `output`. Shards of another plan and the notes of this one go.
 
     On a file system that is one rename. An object store has none for folders: there the files are moved one by one,
-    README.md, which names the splits, last.
+    the shards first and README.md, which names the splits, last.
     """
+    refuse_existing(output, overwrite)  # again: a build takes hours
     expected = {shard["file"] for shard in shards}
     for path in list((partial / "data").iterdir()):
         if path.name not in expected:
             path.unlink()
-    for path in list(partial.glob("plans/*")):
-        path.unlink()
-    refuse_existing(output, overwrite)  # again: a build takes hours
     if not is_local(output):
         move_files(partial, output)
         return
-    (partial / "plans").rmdir()
-    (partial / ".lock").unlink(missing_ok=True)
     old = sibling(output, "old")
-    shutil.rmtree(old, ignore_errors=True)
     if output.exists():
         output.rename(old)
+    shutil.rmtree(partial / "plans")
+    (partial / ".lock").unlink(missing_ok=True)
     partial.rename(output)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -112,8 +118,8 @@ def move_files(partial: UPath, output: UPath) -> None:
     """Every file below `partial` to its place below `output`, README.md last; an older data set there goes first."""
     if output.exists():
         output.fs.rm(output.path, recursive=True)
-    files = [path for path in partial.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: (path.name == "README.md", str(path))):
+    files = [path for path in partial.rglob("*") if path.is_file() and path.parent.name != "plans"]
+    for path in sorted(files, key=lambda path: (path.name == "README.md", path.parent.name != "data", str(path))):
         target = output / str(path)[len(str(partial)) :].lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         output.fs.mv(path.path, target.path)

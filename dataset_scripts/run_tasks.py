@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from itertools import chain
 
 
@@ -21,11 +21,16 @@ def run(function: Callable, tasks: Iterable, executor: Executor | None, ahead: i
             if task is not None:
                 yield task, function(task)
         return
-    for task in chain((first, second), tasks):
-        if len(pending) >= ahead:
+    try:
+        for task in chain((first, second), tasks):
+            if len(pending) >= ahead:
+                done, future = pending.popleft()
+                yield done, future.result()
+            pending.append((task, executor.submit(function, task)))
+        while pending:
             done, future = pending.popleft()
             yield done, future.result()
-        pending.append((task, executor.submit(function, task)))
-    while pending:
-        done, future = pending.popleft()
-        yield done, future.result()
+    finally:  # after an error nothing is at work any more: whoever cleans up must not meet a writer
+        for _, future in pending:
+            future.cancel()
+        wait([future for _, future in pending])

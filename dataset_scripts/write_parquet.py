@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -125,7 +126,8 @@ def write_shard(task: ShardTask) -> dict:
     note = plan_path(path)
     if finished := finished_shard(path, note, plan):
         return finished
-    temporary = path.with_name(f"{path.name}.tmp")
+    # Two jobs by mistake at the same shard must not write into one file.
+    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             write_rows(task, file)
@@ -137,7 +139,7 @@ def write_shard(task: ShardTask) -> dict:
     finally:
         temporary.unlink(missing_ok=True)
     note.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = note.with_name(f"{note.name}.tmp")
+    unfinished = note.with_name(f"{note.name}.{platform.node()}-{os.getpid()}.tmp")
     unfinished.write_text(json.dumps({"plan": plan, **shard}), encoding="utf-8")
     unfinished.replace(note) if path.protocol in ("", "file") else unfinished.rename(note)
     return shard

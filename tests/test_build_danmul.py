@@ -245,11 +245,11 @@ print(json.dumps({
 """
 
 
-def load_in_fresh_process(folder, tmp_path):
+def load_in_fresh_process(folder, tmp_path, program=LOAD):
     env = os.environ | {
         "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", LOAD], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -403,6 +403,52 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, capsys):
     assert (tmp_path / "danmul" / "build.json").read_bytes() == before
 
 
+def test_a_stranger_named_old_is_neither_taken_nor_removed(tmp_path, capsys):
+    dump = write_dump(tmp_path / "dump", random_posts())
+    (tmp_path / "danmul.old").mkdir()
+    (tmp_path / "danmul.old" / "thesis.tex").touch()
+    assert "move yours away" in fails(capsys, "--source", dump, "--output", tmp_path / "danmul")
+    assert (tmp_path / "danmul.old" / "thesis.tex").exists()
+
+
+def test_what_appears_at_the_output_during_the_build_costs_no_shard(tmp_path, capsys, monkeypatch):
+    dump = write_dump(tmp_path / "dump", random_posts())
+    write_shard = write_parquet.write_shard
+
+    def someone_else_is_faster(task):
+        (tmp_path / "danmul").mkdir(exist_ok=True)
+        (tmp_path / "danmul" / "thesis.tex").touch()
+        return write_shard(task)
+
+    monkeypatch.setattr("dataset_scripts.build.write_shard", someone_else_is_faster)
+    argv = ["--source", dump, "--output", tmp_path / "danmul", "--workers", "1"]
+    assert "no data set of this command" in fails(capsys, *argv)
+    assert len(list((tmp_path / "danmul.partial" / "plans").iterdir())) == 3
+
+
+@pytest.mark.parametrize("what", ["metadata_2021", "512px", "output"])
+def test_unreadable_folders_are_named(tmp_path, capsys, monkeypatch, what):
+    dump = write_dump(tmp_path / "dump", random_posts())
+    scandir, mkdir, listdir = os.scandir, os.mkdir, os.listdir
+
+    def refusing(function, name):
+        def call(path=".", *args, **kwargs):
+            if name in str(path):
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path, *args, **kwargs)
+
+        return call
+
+    # Not chmod: the tests may run as root, who reads everything.
+    if what == "output":
+        monkeypatch.setattr(os, "mkdir", refusing(mkdir, "danmul.partial"))
+    else:
+        monkeypatch.setattr(os, "scandir", refusing(scandir, what))
+        monkeypatch.setattr(os, "listdir", refusing(listdir, what))
+    error = fails(capsys, "--source", dump, "--output", tmp_path / "danmul", "--workers", "1")
+    assert "Permission denied" in error and what.replace("output", "danmul.partial") in error
+
+
 def test_jobs_by_shard_number_give_the_same_folder(tmp_path, capsys):
     dump = write_dump(tmp_path / "dump", random_posts())
     assert build(dump, tmp_path / "whole", "--shard_size_mb", "0.02") == 0
@@ -484,7 +530,7 @@ def test_killed_at_random_moments_and_started_again_it_gives_the_same_bytes(tmp_
     if not output.exists():
         subprocess.run([*command, str(output)], check=True, capture_output=True)
     print(f"{kills} kills, {num_shards} shards")
-    assert kills >= 5 and same_files(output, tmp_path / "whole")
+    assert kills >= 8 and same_files(output, tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["danmul", "dump", "whole"]
 
 
