@@ -108,7 +108,7 @@ def publish(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) 
     old = sibling(output, "old")
     if output.exists():
         output.rename(old)
-    shutil.rmtree(partial / "plans")
+    shutil.rmtree(partial / "plans", ignore_errors=True)
     (partial / ".lock").unlink(missing_ok=True)
     partial.rename(output)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,5 @@
 """The whole build: counts by hand, equality with a plain json loop, reruns, refusals, and `load_dataset("danmul")`."""
 
-import collections
 import filecmp
 import io
 import json
@@ -19,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from dump_factory import Post, dirty_posts, image_path, picture, write_dump
 from PIL import Image
+from reference_build import reference
 from upath import UPath
 
 from dataset_scripts import write_parquet
 from dataset_scripts.build_danmul import build_parser, main
 from dataset_scripts.danmul_folder import work_folder
-from dataset_scripts.select_posts import EMOTICON_PATTERN
-from dataset_scripts.split_posts import SPLITS, hash_ids
+from dataset_scripts.split_posts import SPLITS
 
 
 def build(source, output, *options):
@@ -122,48 +121,6 @@ def test_lists_and_card(dirty_dump, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "alice" not in card and "share/" not in card and str(tmp_path) not in card
     assert "danmul.py" not in os.listdir(folder)
-
-
-# The reference: the plain loop over json.loads that anyone would write first.
-def reference(lines, image_ids, threshold, min_posts=10):
-    records = {}
-    for line in lines:
-        try:
-            post = json.loads(line)
-        except ValueError:
-            continue
-        if "id" not in post or int(post["id"]) not in image_ids:
-            continue
-        if "tags" in post:
-            characters = {tag["name"] for tag in post["tags"] if tag["category"] == "4"}
-            general = {tag["name"] for tag in post["tags"] if tag["category"] == "0"}
-        else:
-            characters = set(post.get("tag_string_character", "").split())
-            general = set(post.get("tag_string_general", "").split())
-        if len(characters) != 1:
-            continue
-        record = (-len(general), sorted(general), characters.pop(), post["rating"], post["is_deleted"])
-        post_id = int(post["id"])
-        records[post_id] = min(record, records.get(post_id, record))
-    per_character = collections.Counter(record[2] for record in records.values())
-    records = {i: r for i, r in records.items() if per_character[r[2]] >= min_posts}
-    tags = {i: [t for t in r[1] if not re.fullmatch(EMOTICON_PATTERN, t)] for i, r in records.items()}
-    counts = collections.Counter(t for names in tags.values() for t in names)
-    tags = {i: [t for t in names if counts[t] > 1] for i, names in tags.items()}
-    sums = collections.defaultdict(float)
-    for names in tags.values():
-        for tag in names:
-            sums[tag] += 1 / len(names)
-    kept = {t for t, total in sums.items() if total * math.log(len(records) / counts[t]) >= threshold}
-    rows = []
-    for character in sorted({record[2] for record in records.values()}):
-        ids = [i for i, record in records.items() if record[2] == character]
-        ids.sort(key=lambda i: (int(hash_ids(np.array([i]), 0)[0]), i))
-        train, test = len(ids) * 7 // 10, len(ids) // 4
-        for place, i in enumerate(ids):
-            split = "train" if place < train else "test" if place < train + test else "validation"
-            rows.append((i, character, [t for t in tags[i] if t in kept], records[i][3], split))
-    return sorted(rows)
 
 
 def random_posts(number=700):
