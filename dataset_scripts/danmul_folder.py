@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,9 @@ def publish(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) 
     if not is_local(output):
         move_files(partial, output)
         return
+    for path in (partial / "data").iterdir():  # here and not after each shard: by now most is on the disk
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
     old = sibling(output, "old")
     if output.exists():
         output.rename(old)

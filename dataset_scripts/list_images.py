@@ -32,7 +32,7 @@ class ImageFile(NamedTuple):
 
 def open_image(file: ImageFile) -> BinaryIO:
     """The image as a seekable binary stream. Raises OSError (FileNotFoundError) as `open` does."""
-    stream = UPath(file.path).open("rb")
+    stream = UPath(file.path).open("rb") if "://" in file.path else open(file.path, "rb")
     if file.size < 0:
         return stream
     with stream:

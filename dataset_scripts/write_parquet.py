@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +58,7 @@ class ShardTask:
 
 def size_and_time(image: ImageFile) -> tuple[int, int]:
     """Size and time of change of the file that holds an image; raises FileNotFoundError when it is gone."""
-    status = UPath(image.path).stat()
+    status = UPath(image.path).stat() if "://" in image.path else os.stat(image.path)
     return status.st_size, getattr(status, "st_mtime_ns", 0)
 
 
@@ -130,11 +131,9 @@ def write_shard(task: ShardTask) -> dict:
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            write_rows(task, file)
-            file.flush()
-            if path.protocol in ("", "file"):
-                os.fsync(file.fileno())
-        shard = {"file": path.name, "rows": len(task.post_ids)} | size_and_digest(temporary)
+            digested = DigestedFile(file)
+            write_rows(task, digested)
+        shard = {"file": path.name, "rows": len(task.post_ids)} | digested.size_and_digest()
         temporary.replace(path) if path.protocol in ("", "file") else temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -161,11 +160,34 @@ def finished_shard(path: UPath, note: UPath, plan: str) -> dict | None:
     return None
 
 
+class DigestedFile:
+    """A file to write from start to end, whose hash is known at the end without reading it again."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest, self.num_bytes = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.num_bytes += len(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def size_and_digest(self) -> dict:
+        """{"bytes", "sha256"} of what was written."""
+        return {"bytes": self.num_bytes, "sha256": self.digest.hexdigest()}
+
+
 def size_and_digest(path: UPath) -> dict:
     """{"bytes", "sha256"} of a file."""
+    num_bytes, digest = 0, hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        num_bytes = 0
         while part := file.read(2**20):
             digest.update(part)
             num_bytes += len(part)
