@@ -151,13 +151,14 @@ def shape_of_record(record: object) -> str | None:
 def read_value(task: ParseTask) -> Iterator[object]:
     """One JSON value: an array of posts, as Danbooru's API answers, or one post. A bad one is named by its place."""
     content = read_whole(task.path, task.name)
-    try:
-        values = msgspec.json.decode(content, type=list[msgspec.Raw] | msgspec.Raw)
-    except (ValueError, RecursionError) as error:
-        yield bad_line(task.name, 1, error, content[:MAX_RECORD_BYTES])
-        return
-    values = values if isinstance(values, list) else [values]
-    yield from decode_lines((bytes(value) for value in values), task.name, task.shape)
+    values = [content]
+    if content.lstrip().startswith(b"["):
+        try:
+            values = msgspec.json.decode(content, type=list[msgspec.Raw])
+        except (ValueError, RecursionError) as error:
+            yield bad_line(task.name, 1, error, content)
+            return
+    yield from decode_lines(map(bytes, values), task.name, task.shape)
 
 
 def read_whole(path: str, name: str) -> bytes:

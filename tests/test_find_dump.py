@@ -78,6 +78,15 @@ def test_packed_json_gives_the_same_posts(tmp_path, name):
     assert sorted(rows(parsed.posts)) == reference(tmp_path)
 
 
+def test_one_record_over_several_lines_and_a_broken_array(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "post.json").write_text(json.dumps(FLAT[0], indent=2))
+    (tmp_path / "metadata" / "posts.json").write_text(json.dumps(FLAT[1:])[:-30])
+    _, parsed = read(tmp_path)
+    assert parsed.posts.post_ids.tolist() == [11]
+    assert [(bad.file, bad.line) for bad in parsed.bad_lines] == [("metadata/posts.json", 1)]
+
+
 def test_nested_lines_in_a_tar(tmp_path):
     content = "\n".join(post.nested() for post in POSTS).encode()
     (tmp_path / "dump" / "metadata").mkdir(parents=True)
