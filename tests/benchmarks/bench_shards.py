@@ -22,7 +22,9 @@ from PIL import Image, ImageFilter
 from upath import UPath
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from rounds import measure  # noqa: E402
 
 from dataset_scripts.list_images import ImageFile  # noqa: E402
 from dataset_scripts.write_parquet import ShardTask, danmul_schema, plan_path, write_shard  # noqa: E402
@@ -73,25 +75,6 @@ def pack(paths: list[Path], target: Path) -> None:
 
 def rows_of(path: Path) -> list[dict]:
     return pq.read_table(path).to_pylist()
-
-
-def measure(variants: dict, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds, and median of the ratios to the first variant, after one round of warm-up."""
-    seconds = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    reference = next(iter(seconds.values()))
-    return {
-        name: {
-            "ratio": round(statistics.median(a / b for a, b in zip(values, reference, strict=True)), 3),
-            "seconds": round(statistics.median(values), 4),
-        }
-        for name, values in seconds.items()
-    }
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -8,14 +8,14 @@ slows all of them; figures are medians of ratios within a round.
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from rounds import measure
 
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.training.masking import hide_tags
@@ -56,25 +56,6 @@ def inference(model: MFDNModel, batch: dict, ratio: float | None, tags: bool) ->
         inputs["attention_mask"] = batch["attention_mask"]
     with torch.inference_mode():
         model(**inputs, return_tag_logits=tags)
-
-
-def measure(variants: dict, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of seconds and of the ratio to the first variant, after one round of warm-up."""
-    seconds = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    reference = next(iter(seconds.values()))
-    return {
-        name: {
-            "ratio": round(statistics.median(a / b for a, b in zip(values, reference, strict=True)), 3),
-            "seconds": round(statistics.median(values), 4),
-        }
-        for name, values in seconds.items()
-    }
 
 
 def main(argv: list[str] | None = None) -> dict:
