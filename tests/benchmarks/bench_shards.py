@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 from upath import UPath
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path.insert(0, str(ROOT))
 
 from rounds import measure  # noqa: E402
 
