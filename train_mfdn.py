@@ -74,6 +74,7 @@ QUICK_RECIPE = {
     "optim_args": None,
     "learning_rate": 1.5e-3,
     "mask_hold_from": 0.25,
+    "tag_loss_weight": 0.3,  # at 1 the clipped gradient is mostly that of the tags
     # Drawn hair is red, orange or blonde by a few degrees of hue: 0.1 turns would paint one character as another.
     "color_jitter": [0.3, 0.2, 0.2, 0.02],
     "crop_share": [0.7, 1.0],  # evaluation shows whole pictures: crops of 0.8 alone never show that size

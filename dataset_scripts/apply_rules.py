@@ -78,9 +78,9 @@ def example_posts(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
     rows = np.flatnonzero(dropped)
     hashes = hash_ids(posts.post_ids[rows], seed=0)
     if len(rows) > EXAMPLES:
-        rows = rows[hashes < np.partition(hashes, EXAMPLES)[EXAMPLES]]  # records of one id stay together
+        rows = rows[hashes <= np.partition(hashes, EXAMPLES)[EXAMPLES]]  # more than that where records share an id
     offsets = posts.offsets()
-    return sorted(
+    examples = sorted(
         (
             {
                 "post_id": int(posts.post_ids[row]),
@@ -90,8 +90,9 @@ def example_posts(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
             }
             for row in rows.tolist()
         ),
-        key=lambda post: (post["post_id"], post["tags"]),
+        key=lambda post: (post["post_id"], post["tags"], post["character"] or "", post["rating"]),
     )
+    return examples[:EXAMPLES]
 
 
 def example_tags(posts: PostsTable, dropped: np.ndarray) -> list[dict]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import html
-import io
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from PIL import Image
 from tqdm import tqdm
 from upath import UPath
 
@@ -20,9 +19,11 @@ from dataset_scripts.danmul_folder import read_record
 from dataset_scripts.dataset_statistics import table_1_markdown
 from dataset_scripts.list_images import SUFFIXES, ImageFile
 from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.train_ready import upright_rgb
 
 THUMBNAIL = 160  # pixels of the longer side
 LISTED_TAGS = 2_000
+MARKER = ".pages"  # of a folder that this command wrote, and may replace
 HELP = "Write static pages to look at a built data set: its pictures with characters and tags, and what was dropped."
 EXAMPLE = """example:
   python -m dataset_scripts.browse --dataset danmul --source DUMP    # then open danmul_pages/index.html"""
@@ -83,8 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         if min(options.max_posts, options.posts_per_page) < 1:
             raise ValueError("--max_posts and --posts_per_page expect numbers of at least 1.")
         record = read_record(folder)
-        if output.exists() and any(output.iterdir()) and not (options.overwrite and (output / "index.html").exists()):
-            raise FileExistsError(f"--output expects a new folder, but {output} exists: --overwrite replaces pages.")
+        if output.exists() and any(output.iterdir()) and not (options.overwrite and (output / MARKER).exists()):
+            raise FileExistsError(
+                f"--output expects a new folder, but {output} exists: --overwrite replaces pages of this command."
+            )
         num_broken = write_pages(folder, record, output, options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -97,16 +100,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_pages(folder: Path, record: dict, output: Path, options: argparse.Namespace) -> int:
     """All pages, in a sibling folder that is moved into place at the end. Returns the number of broken pictures."""
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = output.with_name(f"{output.name}.pages_partial")
+    if (partial / MARKER).exists():  # of a killed run
+        shutil.rmtree(partial)
     (partial / "thumbnails").mkdir(parents=True)
+    (partial / MARKER).touch()
     (partial / "style.css").write_text(STYLE, encoding="utf-8")
     (partial / "filter.js").write_text(SCRIPT, encoding="utf-8")
     num_broken = 0
     for split in SPLITS:
+        total, items = min(options.max_posts, record["counts"]["splits"][split]), []
         posts = shown_posts(folder, split, options.max_posts)
-        items = []
-        for post in tqdm(posts, f"pictures of {split}", unit=" pictures", disable=None):
+        for post in tqdm(posts, f"pictures of {split}", total, unit=" pictures", disable=None):
             thumbnail = write_thumbnail(partial, post["post_id"], post["image"]["bytes"])
             num_broken += thumbnail is None
             items.append(post_item(post, thumbnail))
@@ -119,29 +124,27 @@ def write_pages(folder: Path, record: dict, output: Path, options: argparse.Name
     return num_broken
 
 
-def shown_posts(folder: Path, split: str, number: int) -> list[dict]:
+def shown_posts(folder: Path, split: str, number: int) -> Iterator[dict]:
     """The first posts of a split with the names of their characters. Rows are shuffled: these are a fair sample."""
-    posts: list[dict] = []
     for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
         file = pq.ParquetFile(path)
         info = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]
         names = info["features"]["character"]["names"]
         for batch in file.iter_batches(batch_size=100):
-            for row in batch.slice(0, number - len(posts)).to_pylist():
-                posts.append(row | {"character": names[row["character"]]})
-            if len(posts) >= number:
-                return posts
-    return posts
+            for row in batch.slice(0, number).to_pylist():
+                yield row | {"character": names[row["character"]]}
+            number -= len(batch)
+            if number <= 0:
+                return
 
 
 def write_thumbnail(folder: Path, post_id: int, content: bytes) -> str | None:
     """Path of a small picture relative to the pages; None when it cannot be decoded."""
     name = f"thumbnails/{post_id}.jpg"
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-            image.thumbnail((THUMBNAIL, THUMBNAIL))
-            image.convert("RGB").save(folder / name, "JPEG", quality=85)
+        image = upright_rgb(content)
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        image.save(folder / name, "JPEG", quality=85)
     except Exception:  # PIL's parsers raise many types, and each means the same here
         return None
     return name
@@ -167,7 +170,7 @@ def write_split(folder: Path, split: str, items: list[str], total: int, per_page
     links = " ".join(f'<a href="{page_name(split, number)}">{number + 1}</a>' for number in range(len(pages)))
     for number, page in enumerate(pages):
         intro = f"<p>{len(items):,} of {total:,} posts, a random sample. Page {number + 1}: {links}</p>"
-        body = f'{intro}{search("character, tag or id")}<ul class="posts">{"".join(page)}</ul>'
+        body = f'{intro}{search("character, tag or id on this page")}<ul class="posts">{"".join(page)}</ul>'
         write_page(folder / page_name(split, number), f"{split} posts", body)
 
 
@@ -188,8 +191,8 @@ def write_dropped(folder: Path, record: dict, source: UPath | None) -> None:
             f"<h2>{html.escape(rule['rule'])}</h2><p>{rule['posts_dropped']:,} posts, {rule['characters_dropped']:,} "
             f"characters, {rule['tags_dropped']:,} tags dropped; {rule['posts_after']:,} posts left.</p>"
         )
-        posts = [example for example in rule["examples"] if "post_id" in example]
-        tags = [example for example in rule["examples"] if "tag" in example]
+        posts = [example for example in rule.get("examples", ()) if "post_id" in example]
+        tags = [example for example in rule.get("examples", ()) if "tag" in example]
         items = [post_item(post, *dropped_thumbnail(folder, post["post_id"], source)) for post in posts]
         parts.append(f'<ul class="posts">{"".join(items)}</ul>' if items else "")
         parts.append(name_list([(tag["tag"], tag["posts"]) for tag in tags]) if tags else "")
@@ -208,7 +211,7 @@ def dropped_thumbnail(folder: Path, post_id: int, source: UPath | None) -> tuple
         if path.exists():
             _, problem = image_problem(ImageFile(str(path)))
             return (None, problem) if problem else (write_thumbnail(folder, post_id, path.read_bytes()), "damaged")
-    return None, "no image in the dump"
+    return None, "not in 512px/NNNN/ of the dump"
 
 
 def name_list(rows: list[tuple[str, int]]) -> str:

@@ -56,6 +56,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     if options.split == "published" and not parsed.splits:
         raise ValueError(f"--split published expects a dump with a split, but {dump.format} has none: leave it out.")
     listing = dump.list_images(parsed, options.images)
+    print(f"images: {len(listing.ids):,} in {listing.describe()}", flush=True)
     if options.aliases:
         parsed.posts = apply_aliases(parsed.posts, read_relations(source, "aliases"))
     if options.implications:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.card import dataset_card
-from dataset_scripts.danmul_folder import read_record
-from dataset_scripts.dataset_statistics import table_3_markdown
+from dataset_scripts.danmul_folder import json_text, read_record, replace_text
+from dataset_scripts.dataset_statistics import all_statistics, table_3_markdown
 from dataset_scripts.split_posts import SPLITS
 from dataset_scripts.write_parquet import parquet_writer, size_and_digest
 
@@ -87,8 +87,9 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     shutil.rmtree(folder / "share", ignore_errors=True)
     partial.rename(folder / "share")
     record["share"] = entry
-    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-    replace_text(folder / "build.json", json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    statistics = all_statistics(json.loads((folder / "statistics.json").read_text(encoding="utf-8")), record)
+    replace_text(folder / "build.json", json_text(record))
+    replace_text(folder / "statistics.json", json_text(statistics))
     replace_text(folder / "README.md", dataset_card(record, statistics, has_share=True))
     return entry
 
@@ -124,13 +125,6 @@ def write_share(folder: Path, partial: Path, shared: np.ndarray) -> tuple[list[d
                     writer.write_table(table)
         shards.append({"file": target.name, "rows": rows} | size_and_digest(target))
     return shards, len(classes)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 if __name__ == "__main__":

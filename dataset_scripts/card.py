@@ -33,6 +33,8 @@ def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
     counts, options = build["counts"], build["options"]
     share = '\n- config_name: share\n  data_files:\n  - split: test\n    path: "share/test-*.parquet"'
     share = share if has_share else ""
+    size = options.get("image_size")
+    image = f"JPEG of quality 95, shorter side at most {size} pixels" if size else "the original file, bytes untouched"
     share_line = '\nshare = load_dataset("danmul", "share", split="test")  # Dan:share, Table III' if has_share else ""
     filled = [name for name in SPLITS if counts["splits"][name]]  # `load_dataset` cannot build a split without posts
     data_files = "\n".join(f'  - split: {name}\n    path: "data/{name}-*.parquet"' for name in filled)
@@ -75,10 +77,14 @@ from datasets import load_dataset
 danmul = load_dataset("danmul")  # in the folder that holds danmul/; streaming=True reads without a copy{share_line}
 post = danmul["train"][0]
 danmul["train"].features["character"].int2str(post["character"]), post["tags"], post["image"]
+
+from datasets.distributed import split_dataset_by_node  # each of 8 processes streams its own shards
+
+part = split_dataset_by_node(load_dataset("danmul", split="train", streaming=True), rank=0, world_size=8)
 ```
 
 ## Columns
-`post_id` int64, the dump's id · `image` the original file, bytes untouched · `character` ClassLabel, names in the
+`post_id` int64, the dump's id · `image` {image} · `character` ClassLabel, names in the
 Parquet schema and `characters.json` · `tags` general tags, sorted by name, possibly none · `rating` of the dump.
 `tags.json` is the tag vocabulary, most frequent first ({counts["tags"]:,} tags; with the {SPECIAL_TOKENS} special
 tokens of a tokenizer {counts["tags_and_special_tokens"]:,}).
@@ -104,7 +110,8 @@ Images: {broken}. Malformed metadata lines skipped: {build["metadata"]["bad_line
 
 ## Ratings and licence
 Ratings: {ratings}. Dumps from before 2022 rate `s` safe, later ones `g` general and `s` sensitive; nothing is filtered
-by rating unless the options say so; look at `rating` before you show pictures to anyone. The images belong to their
+by rating unless the options say so; look at `rating` before you show pictures to anyone. Many characters are minors or
+drawn as such: pictures of rating `q` and `e` do not belong into a model or a demonstration. The images belong to their
 artists; the licence of each is that of its source, and whoever publishes this folder has to make sure that she may.
 
 ## Known problems

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,7 +18,7 @@ from upath import UPath
 
 from dataset_scripts.apply_rules import Selection
 from dataset_scripts.card import dataset_card
-from dataset_scripts.dataset_statistics import SPECIAL_TOKENS, draw_figures
+from dataset_scripts.dataset_statistics import SPECIAL_TOKENS, all_statistics, draw_figures
 from dataset_scripts.find_dump import Dump, relative
 from dataset_scripts.posts import BadLine, Parsed, PostsTable, write_rejects
 from dataset_scripts.select_posts import count_posts_of_tags
@@ -143,7 +144,7 @@ def record_build(
     """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
     ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
     return {
-        "source": options.source,
+        "source": build_options(options)["source"],
         "metadata": {
             "format": dump.format,
             "files": len(dump.files),
@@ -178,8 +179,10 @@ def record_build(
 
 
 def build_options(options: argparse.Namespace) -> dict:
-    """The options that the bytes of the data set depend on."""
-    return {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
+    """The options that the bytes of the data set depend on. Of the source only the name: folders of a machine are
+    nobody's business on the Hub."""
+    recorded = {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
+    return recorded | {"source": UPath(options.source).absolute().name}
 
 
 def write_lists(
@@ -193,7 +196,7 @@ def write_lists(
     write_json(folder / "tags.json", tag_vocabulary(posts, scores))
     write_json(folder / "characters.json", character_list(posts, splits))
     write_json(folder / "build.json", record)
-    write_json(folder / "statistics.json", statistics)
+    write_json(folder / "statistics.json", all_statistics(statistics, record))
     if bad_lines:
         write_rejects(folder / "rejects.jsonl", bad_lines)
     draw_figures(folder / "figures", splits, posts.characters, posts.tag_counts)
@@ -222,12 +225,21 @@ def character_list(posts: PostsTable, splits: np.ndarray) -> list[dict]:
 
 
 def write_json(path: UPath, content: dict | list) -> None:
-    """Indented UTF-8; one record a line for lists, which are long."""
+    path.write_text(json_text(content), encoding="utf-8")
+
+
+def json_text(content: dict | list) -> str:
+    """Indented; one record a line for lists, which are long."""
     if isinstance(content, list):
-        text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]"
-    else:
-        text = json.dumps(content, ensure_ascii=False, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]\n"
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def read_record(folder: UPath) -> dict:

@@ -20,6 +20,7 @@ PAPER_TABLE_2 = {
     "Dan:mul (paper)": (1_616_238, 1_125_100, 398_412, 92_726, 14_413, 25_404),
 }
 PAPER_TABLE_3 = ("Dan:share (paper)", 22_629, 2_623)
+TABLE_2_COLUMNS = ("Total", "Train", "Test", "Val", "Size", "Class", "Tags")
 COLORS = {"train": "#0072b2", "test": "#d55e00", "validation": "#009e73"}  # told apart by the colour-blind too
 
 
@@ -62,12 +63,19 @@ def table_1_markdown(table: dict) -> str:
     return markdown(["", *titles], cells)
 
 
-def table_2_markdown(records: dict[str, dict]) -> str:
-    """Table II: sizes of built data sets (name: build.json) beside those of the paper. Tags count special tokens."""
-    rows = [[name, *table_2_row(record)] for name, record in records.items()]
+def table_2_markdown(records: list[tuple[str, dict]]) -> str:
+    """Table II: sizes of built data sets (name, build.json) beside those of the paper. Tags count special tokens."""
+    rows = [[name, *table_2_row(record)] for name, record in records]
     rows += [[name, *numbers[:4], size, *numbers[4:]] for (name, numbers), size in zip(
         PAPER_TABLE_2.items(), ("128px", "512px"), strict=True)]  # fmt: skip
-    return markdown(["Dataset", "Total", "Train", "Test", "Val", "Size", "Class", "Tags"], rows)
+    return markdown(["Dataset", *TABLE_2_COLUMNS], rows)
+
+
+def all_statistics(table: dict, record: dict) -> dict:
+    """statistics.json: Table I by split, Table II and, where there is a share, Table III of this data set."""
+    table_2 = dict(zip(TABLE_2_COLUMNS, table_2_row(record), strict=True))
+    table_3 = {name: record["share"][name] for name in ("images", "classes")} if "share" in record else None
+    return table | {"table_2": table_2} | ({"table_3": table_3} if table_3 else {})
 
 
 def table_2_row(record: dict) -> list:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from dataset_scripts.danmul_folder import read_record
+from dataset_scripts.danmul_folder import json_text, read_record, replace_text
 from dataset_scripts.dataset_statistics import (
+    all_statistics,
     draw_figures,
     table_1,
     table_1_markdown,
@@ -23,7 +23,7 @@ from dataset_scripts.dataset_statistics import (
 )
 from dataset_scripts.split_posts import SPLITS
 
-HELP = "Tables I to III and Fig. 2 of the paper for a built data set; writes statistics.json and figures/ into it."
+HELP = "Tables I to III and Fig. 2 of the paper for a built folder; writes statistics.json, tables.md, figures/ there."
 EXAMPLE = """examples:
   python -m dataset_scripts.describe --dataset danmul
   python -m dataset_scripts.describe --dataset danmul --dafre dafre    # a second built set, for Table II"""
@@ -64,22 +64,22 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(options.dataset)
     try:
         record = read_record(folder)
-        records = {folder.resolve().name: record}
+        records = [(folder.resolve().name, record)]
         if options.dafre:
-            records[Path(options.dafre).resolve().name] = read_record(Path(options.dafre))
+            records.append((Path(options.dafre).resolve().name, read_record(Path(options.dafre))))
         splits, characters, tag_counts = read_columns(folder)
+        table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
+        text = f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}\n"
+        if "share" in record:
+            text += f"\nTable III\n\n{table_3_markdown(record)}\n"
+        print(text)
+        replace_text(folder / "statistics.json", json_text(all_statistics(table, record)))
+        replace_text(folder / "tables.md", text)
+        draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
-    print(f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}")
-    if "share" in record:
-        print(f"\nTable III\n\n{table_3_markdown(record)}")
-    unfinished = folder / "statistics.json.tmp"
-    unfinished.write_text(json.dumps(table, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "statistics.json")
-    draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
-    print(f"\nFig. 2: {folder}/figures/")
+    print(f"Wrote statistics.json, tables.md and figures/ (Fig. 2) into {folder}")
     return 0
 
 

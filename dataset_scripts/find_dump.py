@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
@@ -18,13 +17,13 @@ from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
     HEAD_LINES,
     JSON_SUFFIXES,
+    is_one_value,
     lines_from,
     opened_files,
     shape_of,
-    shape_of_record,
 )
 from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
-from dataset_scripts.records import MAX_RECORD_BYTES, ParseTask
+from dataset_scripts.records import ParseTask
 
 RANGE_BYTES = 64 * 2**20
 MEMBERS_PER_TASK = 5_000
@@ -100,10 +99,10 @@ def find_dump(source: UPath, format: str = "auto") -> Dump:
         chosen = (usable[0] if usable else None) if format == "auto" else format
         if chosen and found[chosen]:
             others = [path for name in usable if name != chosen for path in found[name]]
-            tasks = [task for path in found[chosen] for task in metadata_tasks(path, source, chosen)]
-            return Dump(source, chosen, found[chosen], tasks, others)
+            tasks = [task for path, shape in found[chosen].items() for task in metadata_tasks(path, source, shape)]
+            return Dump(source, chosen, list(found[chosen]), tasks, others)
     for name in BESIDE:
-        if format in ("auto", name) and (dump := dump_beside(source, name)):
+        if format in ("auto", name) and (dump := dump_beside(source, name, sure=format == name)):
             return dump
     wanted = f"metadata of the format {format}" if format != "auto" else "metadata"
     raise FileNotFoundError(
@@ -128,22 +127,20 @@ def relative(path: UPath, source: UPath) -> str:
     return str(path)[len(str(source)) :].lstrip("/")
 
 
-def metadata_files(source: UPath) -> dict[str, list[UPath]]:
-    """Files with posts in `source/metadata*/`, else in `source`, by format."""
+def metadata_files(source: UPath) -> dict[str, dict[UPath, str]]:
+    """Files with posts in `source/metadata*/`, else in `source`, and their shapes, by format."""
     folders = sorted((path for path in source.glob("metadata*") if path.is_dir()), key=str)
-    found: dict[str, list[UPath]] = {"flat": [], "nested": [], "parquet": []}
+    found: dict[str, dict[UPath, str]] = {"flat": {}, "nested": {}, "parquet": {}}
     for folder in folders or [source]:
-        paths = sorted(folder.iterdir(), key=lambda path: path.name)
-        names = {path.name for path in paths}
-        for path in paths:
-            is_sidecar = path.name.removesuffix(".json") in names - {path.name}
-            if path.is_file() and not is_sidecar and (name := format_of(path, relative(path, source))):
-                found[name].append(path)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name):
+            is_sidecar = path.name.removesuffix(".json").endswith(SUFFIXES)
+            if path.is_file() and not is_sidecar and (shape := shape_of_file(path, relative(path, source))):
+                found["flat" if shape == "listed" else shape][path] = shape
     return found
 
 
-def format_of(path: UPath, name: str) -> str | None:
-    """The format of a file of posts; None for any other file. Raises ValueError for JSON that is none."""
+def shape_of_file(path: UPath, name: str) -> str | None:
+    """The shape of the posts in a file, or "parquet"; None for any other file. Raises ValueError for a broken one."""
     if path.name.endswith(".parquet"):
         try:
             with path.open("rb") as file:
@@ -151,11 +148,9 @@ def format_of(path: UPath, name: str) -> str | None:
         except pa.ArrowException as error:
             raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
     if path.name.endswith(JSON_SUFFIXES):
-        if is_one_value(path):
-            return shape_of_value(path)
         with path.open("rb") as file:
-            return shape_of(islice(lines_from(file), HEAD_LINES), name)
-    if path.name.endswith(COMPRESSED_SUFFIXES):
+            return shape_of(list(islice(lines_from(file), HEAD_LINES)), name)
+    if path.name.endswith(COMPRESSED_SUFFIXES) or (path.name.endswith(".tar") and "picture" not in kinds_in(path)):
         return shape_in_archive(path, name)
     return None
 
@@ -167,61 +162,52 @@ def shape_in_archive(path: UPath, name: str) -> str | None:
         return None
     try:
         for member, file in opened_files(str(path), name):
-            if shape := shape_of(islice(lines_from(file), HEAD_LINES), member):
+            if shape := shape_of(list(islice(lines_from(file), HEAD_LINES)), member):
                 return shape
     except (OSError, EOFError, tarfile.TarError) as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
     return None
 
 
-def is_one_value(path: UPath) -> bool:
-    """Whether a JSON file is one array, or one object over several lines, and not one object a line."""
-    with path.open("rb") as file:
-        line = next((line for line in lines_from(file) if line.strip()), b"").strip()
-    return line.startswith(b"[") and not line.startswith(b"[[") or line == b"{"
-
-
-def shape_of_value(path: UPath) -> str | None:
-    """The shape of the first posts in an array, or of the one post."""
-    with path.open("rb") as file:
-        head = file.read(MAX_RECORD_BYTES)
-    try:
-        value = msgspec.json.decode(head)
-    except (ValueError, RecursionError):  # damaged or larger than the head: only a look
-        flat, nested = head.find(b'"tag_string'), head.find(b'"tags"')
-        return "flat" if flat >= 0 else "nested" if nested >= 0 else None
-    values = value if isinstance(value, list) else [value]
-    return next((shape for record in values[:HEAD_LINES] if (shape := shape_of_record(record))), None)
-
-
-def metadata_tasks(path: UPath, source: UPath, format: str) -> Iterator[ParseTask]:
+def metadata_tasks(path: UPath, source: UPath, shape: str) -> Iterator[ParseTask]:
     """The tasks of a metadata file: byte ranges and row groups, because twelve files do not balance over 16 cores."""
     name = relative(path, source)
-    if format == "parquet":
+    if shape == "parquet":
         with path.open("rb") as file:
             groups = pq.ParquetFile(file).num_row_groups
         yield from (ParseTask(str(path), name, "parquet", start=group, end=group + 1) for group in range(groups))
     elif not path.name.endswith(JSON_SUFFIXES):
-        yield ParseTask(str(path), name, "stream", format)
-    elif is_one_value(path):
-        yield ParseTask(str(path), name, "json", format)
+        yield ParseTask(str(path), name, "stream", shape)
+    elif is_one_value(first_line(path)):
+        yield ParseTask(str(path), name, "json", shape)
     else:
         for start in range(0, max(path.stat().st_size, 1), RANGE_BYTES):
-            yield ParseTask(str(path), name, "lines", format, start, start + RANGE_BYTES)
+            yield ParseTask(str(path), name, "lines", shape, start, start + RANGE_BYTES)
 
 
-def dump_beside(source: UPath, format: str) -> Dump | None:
-    """A dump whose metadata lie beside its pictures, or None when `source` is none of this format."""
+def first_line(path: UPath) -> bytes:
+    """The first line of a JSON file that is not blank."""
+    with path.open("rb") as file:
+        return next((line for line in lines_from(file) if line.strip()), b"")
+
+
+def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
+    """A dump whose metadata lie beside its pictures, or None when `source` is none of this format.
+
+    Pictures alone are a dump only if the user is `sure` of it: they may be those of a dump without its metadata.
+    """
     if format == "webdataset":
-        tars = [path for path in sorted(source.rglob("*.tar"), key=str) if has_json(path)]
+        tars = [path for path in sorted(source.rglob("*.tar"), key=str) if kinds_in(path) == {"json", "picture"}]
         tasks = [ParseTask(str(path), relative(path, source), "webdataset") for path in tars]
         return Dump(source, format, tars, tasks) if tars else None
     paths = sorted((path for path in source.rglob("*") if path.is_file()), key=str)
     names = {str(path) for path in paths}
     if format == "gallery-dl":
-        files = [path for path in paths if path.suffix == ".json" and str(path).removesuffix(".json") in names]
+        files = [path for path in paths if path.name.endswith(tuple(f"{suffix}.json" for suffix in SUFFIXES))]
     else:
         files = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        if not sure and not any(str(path.with_suffix(".txt")) in names for path in files):
+            return None
     members = [relative(path, source) for path in files]
     container = "sidecars" if format == "gallery-dl" else "folder"
     tasks = [
@@ -232,10 +218,12 @@ def dump_beside(source: UPath, format: str) -> Dump | None:
     return Dump(source, format, files, tasks) if files else None
 
 
-def has_json(path: UPath) -> bool:
-    """Whether one of the first members of a tar is JSON."""
+def kinds_in(path: UPath) -> set[str]:
+    """Which of "json" and "picture" are among the first members of a tar; nothing for what is no tar."""
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return any(member.name.endswith(".json") for member in islice(tar, HEAD_MEMBERS))
+            names = [member.name for member in islice(tar, HEAD_MEMBERS)]
     except tarfile.TarError:
-        return False
+        return set()
+    kinds = {"json": JSON_SUFFIXES, "picture": SUFFIXES}
+    return {kind for kind, suffixes in kinds.items() if any(name.endswith(suffixes) for name in names)}

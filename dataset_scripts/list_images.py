@@ -47,6 +47,10 @@ class ImageListing:
     ids: np.ndarray  # int64, unique, sorted
     num_ignored: int  # files of the dump that are no image of a post by the rules of its layout
 
+    def describe(self) -> str:
+        """Where they lie, in a few words."""
+        return "beside their metadata"
+
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
         """The images of posts that are in the listing, in the order asked for."""
         raise NotImplementedError
@@ -58,6 +62,9 @@ class BucketListing(ImageListing):
 
     folder: str
     suffixes: np.ndarray  # int8, index into SUFFIXES
+
+    def describe(self) -> str:
+        return f"{self.folder.rsplit('/', 1)[-1]}/NNNN/ID.*"
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
         """Built from integers: a name in the dump cannot lead elsewhere."""
@@ -77,6 +84,9 @@ class TarListing(ImageListing):
     offsets: np.ndarray  # int64 [n]
     sizes: np.ndarray  # int64 [n]
     suffixes: np.ndarray  # int64 [n]
+
+    def describe(self) -> str:
+        return f"{len(self.tars):,} tars"
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
         places = np.searchsorted(self.ids, post_ids)

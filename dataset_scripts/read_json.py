@@ -81,7 +81,11 @@ def read_stream(task: ParseTask) -> Iterator[object]:
         for name, file in opened_files(task.path, task.name):
             lines = lines_from(file)
             head = list(islice(lines, HEAD_LINES))
-            if shape_of(head, name) == task.shape:
+            if shape_of(head, name) != task.shape:
+                continue
+            if is_one_value(next((line for line in head if line.strip()), b"")):
+                yield from decode_value(limited(chain(head, lines), name), name, task.shape)
+            else:
                 yield from decode_lines(chain(head, lines), name, task.shape)
     except DAMAGED as error:
         raise ValueError(f"{task.name} cannot be unpacked to its end ({error}): get it again or remove it.") from error
@@ -113,26 +117,43 @@ def decompressed(raw: BinaryIO, path: str) -> BinaryIO:
     return raw
 
 
-def shape_of(lines: Iterable[bytes], name: str) -> str | None:
-    """"nested" or "flat" by the first line that is a post; None for a file without (tags*.json, an empty file).
+def is_one_value(first_line: bytes) -> bool:
+    """Whether a file that begins so is one array, or one object over several lines, and not one object a line."""
+    return first_line.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") or first_line.strip() == b"{"
+
+
+def shape_of(head: list[bytes], name: str) -> str | None:
+    """The shape of the first post in a file's first lines; None for a file without (tags*.json, an empty file).
 
     Raises ValueError when no line is JSON.
     """
-    first_error = is_json = None
-    for number, line in enumerate(lines, 1):
-        if not (line := line.removeprefix(b"\xef\xbb\xbf").strip()):
-            continue
+    lines = [(number, line.removeprefix(b"\xef\xbb\xbf").strip()) for number, line in enumerate(head, 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if lines and is_one_value(lines[0][1]):
+        return shape_of_value(b"".join(head))
+    errors = []
+    for number, line in lines:
         try:
             record = msgspec.json.decode(line)
         except (ValueError, RecursionError) as error:
-            first_error = first_error or f"{name}:{number}: {error}"
+            errors.append(f"{name}:{number}: {error}")
             continue
-        is_json = True
         if shape := shape_of_record(record):
             return shape
-    if first_error and not is_json:
-        raise ValueError(f"Expected JSON lines (one post a line), found {first_error}: repair or remove that file.")
+    if errors and len(errors) == len(lines):
+        raise ValueError(f"Expected JSON lines (one post a line), found {errors[0]}: repair or remove that file.")
     return None
+
+
+def shape_of_value(head: bytes) -> str | None:
+    """The shape of the first post in an array, or of the one post, of which `head` may be only the beginning."""
+    try:
+        value = msgspec.json.decode(head.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        flat, nested = head.find(b'"tag_string'), head.find(b'"tags"')
+        return "flat" if flat >= 0 else "nested" if nested >= 0 else None
+    values = value if isinstance(value, list) else [value]
+    return next((shape for record in values[:HEAD_LINES] if (shape := shape_of_record(record))), None)
 
 
 def shape_of_record(record: object) -> str | None:
@@ -150,24 +171,32 @@ def shape_of_record(record: object) -> str | None:
 
 def read_value(task: ParseTask) -> Iterator[object]:
     """One JSON value: an array of posts, as Danbooru's API answers, or one post. A bad one is named by its place."""
-    content = read_whole(task.path, task.name)
+    with UPath(task.path).open("rb") as file:
+        content = limited(lines_from(file), task.name)
+    yield from decode_value(content, task.name, task.shape)
+
+
+def decode_value(content: bytes, name: str, shape: str) -> Iterator[object]:
+    """The posts of an array, or the one post."""
     values = [content]
     if content.lstrip().startswith(b"["):
         try:
             values = msgspec.json.decode(content, type=list[msgspec.Raw])
         except (ValueError, RecursionError) as error:
-            yield bad_line(task.name, 1, error, content)
+            yield bad_line(name, 1, error, content)
             return
-    yield from decode_lines(map(bytes, values), task.name, task.shape)
+    yield from decode_lines(map(bytes, values), name, shape)
 
 
-def read_whole(path: str, name: str) -> bytes:
-    """The bytes of a JSON file, without byte order mark. Raises ValueError above MAX_JSON_BYTES."""
-    with UPath(path).open("rb") as file:
-        content = file.read(MAX_JSON_BYTES + 1)
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"{name} expects JSON lines above {MAX_JSON_BYTES:,} bytes, found one value: "
-            "write one post a line (jq -c '.[]')."
-        )
-    return content.removeprefix(b"\xef\xbb\xbf")
+def limited(lines: Iterable[bytes], name: str) -> bytes:
+    """All lines together. Raises ValueError above MAX_JSON_BYTES: one value is decoded as a whole."""
+    parts, num_bytes = [], 0
+    for line in lines:
+        num_bytes += len(line)
+        if num_bytes > MAX_JSON_BYTES or len(line) > MAX_RECORD_BYTES:
+            raise ValueError(
+                f"{name} is one large JSON value, where one post a line is expected above {MAX_JSON_BYTES:,} bytes "
+                f"(or {MAX_RECORD_BYTES:,} without a line break): write it so (jq -c '.[]')."
+            )
+        parts.append(line)
+    return b"".join(parts)

@@ -75,6 +75,15 @@ def read_dafre(task: ParseTask) -> Iterator[object]:
 
     Raises ValueError or FileNotFoundError when those files do not fit.
     """
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    try:
+        yield from dafre_posts(task)
+    except (csv.Error, tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{task.name} or its tags cannot be read to the end ({error}): get them again.") from error
+
+
+def dafre_posts(task: ParseTask) -> Iterator[object]:
+    """The rows of one split."""
     labels = UPath(task.path).parent
     split = UPath(task.path).stem
     names = dafre_names(labels / "classid_classname.csv")
@@ -95,7 +104,9 @@ def read_dafre(task: ParseTask) -> Iterator[object]:
 
 
 def dafre_names(path: UPath) -> dict[str, str]:
-    """Class id → character."""
+    """Class id → character. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"Expected the names of DAF:re's classes in {path}, found none: get that file too.")
     with path.open("r", encoding="utf-8", newline="") as file:
         rows = [row for row in csv.reader(file) if len(row) == 2]
     return {number: underscored(name) for number, name in rows}
@@ -118,7 +129,6 @@ def dafre_tags(labels: UPath, split: str) -> dict[int, set[str]]:
 
 def tags_of_rows(file: io.TextIOBase) -> dict[int, set[str]]:
     """The column tags_cat0 (a Python list literal) by the column id."""
-    csv.field_size_limit(MAX_RECORD_BYTES)
     tags = {}
     for row in csv.DictReader(file):
         try:

@@ -64,16 +64,22 @@ def follow(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def apply_aliases(posts: PostsTable, pairs: list[tuple[str, str]]) -> PostsTable:
-    """The table with every tag and character under the name at the end of its aliases; a tag counts once a post."""
-    last = {tag: names[-1] for tag, names in follow(pairs).items() if names and not leads_back(tag, names, pairs)}
-    characters, character_names = renamed(posts.characters, posts.character_names, last)
-    tag_codes, tag_names = renamed(posts.tag_codes, posts.tag_names, last)
+    """The table with every tag and character under the name at the end of its aliases; a tag counts once a post.
+
+    Raises ValueError when aliases go in a circle.
+    """
+    next_names, last_names = dict(pairs), {}
+    for name in next_names:
+        last, seen = name, set()
+        while last in next_names:
+            if last in seen:
+                raise ValueError(f"--aliases expects every alias to end somewhere, but {last} leads back to itself.")
+            seen.add(last)
+            last = next_names[last]
+        last_names[name] = last
+    characters, character_names = renamed(posts.characters, posts.character_names, last_names)
+    tag_codes, tag_names = renamed(posts.tag_codes, posts.tag_names, last_names)
     return with_tags(posts, tag_codes, posts.tag_counts, tag_names, characters, character_names)
-
-
-def leads_back(tag: str, names: list[str], pairs: list[tuple[str, str]]) -> bool:
-    """Whether the aliases of a tag go in a circle; such tags keep their names."""
-    return any(antecedent in names and consequent == tag for antecedent, consequent in pairs)
 
 
 def renamed(codes: np.ndarray, names: list[str], new_names: dict[str, str]) -> tuple[np.ndarray, list[str]]:

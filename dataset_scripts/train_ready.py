@@ -11,25 +11,30 @@ BYTES_AT_160 = 20_000  # of such a picture, on average: what shards are planned 
 
 
 def train_ready(content: bytes, short_side: int, name: str = "picture") -> bytes:
-    """The picture as JPEG (quality 95, 4:4:4), upright, on white, its shorter side at most `short_side` pixels.
+    """The picture as JPEG (quality 95, 4:4:4), its shorter side at most `short_side` pixels.
 
     Raises ValueError, with `name`, when it cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
+        image = upright_rgb(content)
     except Exception as error:  # PIL's parsers raise many types, and each means the same here
         raise ValueError(f"{name} cannot be decoded ({error}): --verify full drops such posts.") from error
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
     scale = short_side / min(image.size)
     if scale < 1:
         image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def upright_rgb(content: bytes) -> Image.Image:
+    """The picture as it is meant to be seen: turned upright, RGB, on white. Raises what PIL raises."""
+    with Image.open(io.BytesIO(content)) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def expected_bytes(short_side: int) -> int:

@@ -64,7 +64,12 @@ PACKED = {
     "metadata.json.tar.xz": lambda content: lzma.compress(tar_bytes({"tags.json": b'{"id": 1, "name": "x"}\n',
                                                                      "2021/posts.json": content})),
     "metadata.tgz": lambda content: gzip.compress(tar_bytes({"posts.jsonl": content})),
+    "metadata.tar": lambda content: tar_bytes({"posts.json": content}),
     "posts.json": lambda content: json.dumps(FLAT).encode(),  # an array, as the API answers
+    "array.json.gz": lambda content: gzip.compress(json.dumps(FLAT, indent=1).encode()),
+    "listed.jsonl": lambda content: lines([
+        {"id": post.id, "rating": post.rating, "is_deleted": post.deleted, "general_tags": post.general,
+         "character_tags": post.characters} for post in POSTS]),
     "posts.jsonl": lambda content: b"\xef\xbb\xbf" + content,
 }  # fmt: skip
 
@@ -230,6 +235,42 @@ def test_formats_are_told_by_content_and_may_be_overridden(tmp_path):
     assert find_dump(UPath(tmp_path), "folder").format == "folder"
 
 
+def test_pictures_without_their_metadata_are_no_dump_of_captions(tmp_path):
+    dump = write_dump(tmp_path, POSTS)
+    (dump / "metadata_2021" / "posts000000000000.json").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="Expected metadata"):
+        find_dump(UPath(dump))
+    assert find_dump(UPath(dump), "folder").format == "folder"  # if she says so
+
+
+def test_a_sidecar_whose_picture_is_missing_is_a_post_without_image(tmp_path):
+    for post, record in zip(POSTS, FLAT, strict=True):
+        (tmp_path / f"{post.id}.jpg.json").write_text(json.dumps(record))
+        (tmp_path / f"{post.id}.jpg").write_bytes(picture(post.id))
+    (tmp_path / "13.jpg").unlink()
+    dump, parsed = read(tmp_path)
+    assert dump.format == "gallery-dl" and len(parsed.posts) == 4
+    assert dump.list_images(parsed, None).ids.tolist() == [11, 1012, 2014]
+
+
+@pytest.mark.parametrize("damage", ["field", "no tar", "cut", "no names"])
+def test_damaged_files_of_dafre_are_named(tmp_path, damage, capsys):
+    write_dafre(tmp_path / "dump", True)
+    labels = tmp_path / "dump" / "labels"
+    if damage == "field":
+        (labels / "train.csv").write_text('0,"' + "x" * 200_000 + "\n")
+    elif damage == "no tar":
+        (labels / "tags.tar.gz").write_bytes(gzip.compress(b"x" * 2000))
+    elif damage == "cut":
+        content = (labels / "tags.tar.gz").read_bytes()
+        (labels / "tags.tar.gz").write_bytes(content[: len(content) // 2])
+    else:
+        (labels / "classid_classname.csv").unlink()
+    assert main(["--source", str(tmp_path / "dump"), "--output", str(tmp_path / "out"), "--workers", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "error: " in error and "labels/" in error and "Traceback" not in error
+
+
 def test_sources_without_posts_are_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_dump(UPath(tmp_path / "absent"))
@@ -250,7 +291,8 @@ def test_sources_without_posts_are_explained(tmp_path):
 
 BAD = [
     (b'{"id": 9223372036854775808}', "$.id"), (b'{"id": "../../etc/passwd"}', "$.id"), (b'{"id": [1]}', "$.id"),
-    (b'{"id": 1, "tag_string_general": {"a": 1}}', "$.tag_string_general"), (b"null", "object"), (b"{", "truncated"),
+    (b'{"id": 1, "tag_string_general": {"a": 1}}', "$.tag_string_general"), (b"null", "object"),
+    (b'{"id": 1', "truncated"),
 ]  # fmt: skip
 
 

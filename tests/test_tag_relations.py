@@ -21,9 +21,14 @@ def posts(tmp_path):
 
 
 def test_aliases_are_followed_to_their_end(posts):
-    pairs = [("a", "b"), ("b", "B"), ("kantai", "kancolle"), ("d", "e"), ("e", "d")]
+    pairs = [("a", "b"), ("b", "B"), ("kantai", "kancolle")]
     found = [row[:3] for row in rows(apply_aliases(posts, pairs))]
     assert found == [(1, "kancolle", ["B", "x"]), (2, "kancolle", []), (3, None, []), (4, "c", ["d", "x"])]
+
+
+def test_aliases_in_a_circle_are_refused(posts):
+    with pytest.raises(ValueError, match="leads back to itself"):
+        apply_aliases(posts, [("d", "e"), ("e", "d")])
 
 
 def test_implied_tags_are_added_once(posts):

@@ -113,6 +113,7 @@ def run_builder(folder: Path, number: int, workers: int) -> tuple[float, list]:
     def no_pictures(posts, *_):
         return np.sort(posts.post_ids), np.ones(len(posts)), {}
 
+    shutil.rmtree(folder / "danmul", ignore_errors=True)  # of the round before
     options = build_parser().parse_args(
         ["--source", str(folder), "--output", str(folder / "danmul"), "--workers", str(workers)]
     )
