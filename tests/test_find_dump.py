@@ -301,7 +301,7 @@ BAD = [
 def test_a_bad_record_is_named_in_every_container_and_the_others_are_read(tmp_path, container, content, reason):
     good = json.dumps(FLAT[0]).encode()
     if container == "array":
-        if content == b"{":
+        if reason == "truncated":
             pytest.skip("an array with broken syntax has no records")
         (tmp_path / "posts.json").write_bytes(b"[" + content + b", " + good + b"]")
     elif container == "sidecar":
