@@ -69,7 +69,7 @@ def spread(values: list[float]) -> str:
 def table_6() -> str:
     """Table VI on the embedded set, from the image alone: errors on the 25 and 200 most frequent tags, and cost."""
     rows = [
-        "| system | tags it knows | top 25: Hamming error | miss rate | mAP | top 200: Hamming error | miss rate | mAP |"
+        "| system | tags | top 25: Hamming error | miss rate | mAP | top 200: Hamming error | miss rate | mAP |"
         " training |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
