@@ -40,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="score in [0, 1] from which a tag is predicted, for Hamming error and F1 (default: as saved)",
     )
     parser.add_argument(
+        "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"
+    )
+    parser.add_argument(
         "--tag_order",
         default="random",
         choices=["random", "alphabetical", "frequency"],
@@ -100,6 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     from modeling_mfdn import MFDNProcessor
     from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
+    from modeling_mfdn.evaluation.hints import accuracy_by_hints
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
     accelerator = Accelerator()
@@ -126,9 +130,10 @@ def main(argv: list[str] | None = None) -> dict:
     loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
 
     # ------------------------------------------------------------------ evaluation
+    model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
     results = evaluate_model(
-        accelerator.prepare_model(model, evaluation_mode=True),
-        accelerator.prepare_data_loader(loader),
+        model,
+        loader,
         accelerator,
         tag_aggregation=aggregation,
         tag_threshold=threshold,
@@ -144,9 +149,14 @@ def main(argv: list[str] | None = None) -> dict:
         "unknown_tags": unknown_tags,
         **results,
     }
+    if args.hints:
+        results["hints"] = accuracy_by_hints(model, loader, accelerator)
     if accelerator.is_main_process:
         write_results(results, path)
         print(format_results(results))
+        if args.hints:
+            shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
+            print(f"top-1 by number of true tags given   {shares}")
         print(f"Everything else: {path}")
     accelerator.end_training()
     return results

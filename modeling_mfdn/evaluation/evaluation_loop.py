@@ -116,18 +116,27 @@ def write_results(results: dict, path: str | Path) -> None:
 
 
 def hide_half(input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
-    """`input_ids` with half of each post's tags (rounded up) replaced by [MASK].
+    """`input_ids` with half of each post's tags (rounded up) replaced by [MASK]. Arguments as of show_some."""
+    num_tags = (input_ids >= config.num_special_tokens).sum(dim=1, keepdim=True)
+    return show_some(input_ids, post_id, config, num_tags // 2)
 
-    Which half follows from a hash of post and tag: not from slots, batch or seed, so all models get the same hints.
+
+def show_some(
+    input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig, num_given: torch.Tensor | int
+) -> torch.Tensor:
+    """`input_ids` with all but `num_given` of each post's tags replaced by [MASK].
+
+    Which ones follows from a hash of post and tag: not from slots, batch or seed, so all models get the same hints,
+    and who gets more keeps those that she had.
 
     Args:
         input_ids: [B, T] as MFDNCollator makes them.
         post_id: [B].
+        num_given: a number, or one for each post [B, 1].
     """
     is_tag = input_ids >= config.num_special_tokens
     key = _hash(input_ids + _hash(post_id)[:, None]).masked_fill(~is_tag, torch.iinfo(torch.int64).max)
     rank = key.argsort(dim=1, stable=True).argsort(dim=1)
-    num_given = is_tag.sum(dim=1, keepdim=True) // 2
     return input_ids.masked_fill(is_tag & (rank >= num_given), config.mask_token_id)
 
 
