@@ -40,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="score in [0, 1] from which a tag is predicted, for Hamming error and F1 (default: as saved)",
     )
     parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="on validation: fit a temperature for characters and a threshold for each tag, stored with the model",
+    )
+    parser.add_argument(
         "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"
     )
     parser.add_argument(
@@ -96,13 +101,17 @@ def main(argv: list[str] | None = None) -> dict:
     # ------------------------------------------------------------------ arguments
     args = build_parser().parse_args(argv)
     path = output_path(args.model, args.split, args.output)
+    if args.calibrate and (args.split != "validation" or not Path(args.model).is_dir()):
+        raise ValueError("--calibrate fits on --split validation, never on test, and needs a --model folder.")
     # Here, because `evaluate` takes seconds to import and --help should not.
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
     from transformers import AutoModelForImageClassification
 
     from modeling_mfdn import MFDNProcessor
+    from modeling_mfdn.evaluation.calibration import calibrate
     from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
+    from modeling_mfdn.evaluation.figures import reliability_plot
     from modeling_mfdn.evaluation.hints import accuracy_by_hints
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
@@ -151,12 +160,23 @@ def main(argv: list[str] | None = None) -> dict:
     }
     if args.hints:
         results["hints"] = accuracy_by_hints(model, loader, accelerator)
+    if args.calibrate:
+        calibration = calibrate(model, loader, accelerator, aggregation)
+        results["calibration"] = {name: value for name, value in vars(calibration).items() if name != "tag_thresholds"}
     if accelerator.is_main_process:
         write_results(results, path)
         print(format_results(results))
         if args.hints:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
             print(f"top-1 by number of true tags given   {shares}")
+        if args.calibrate:
+            processor.temperature, processor.tag_thresholds = calibration.temperature, calibration.tag_thresholds
+            processor.tag_threshold = calibration.tag_threshold or processor.tag_threshold
+            processor.save_pretrained(args.model)
+            reliability_plot(calibration, path.with_name("reliability.png"))
+            before, after = calibration.error_before, calibration.error_after
+            print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {calibration.temperature:g}")
+            print(f"Temperature and thresholds are stored in {args.model}.")
         print(f"Everything else: {path}")
     accelerator.end_training()
     return results

@@ -76,6 +76,8 @@ class MFDNProcessor(ProcessorMixin):
         characters: names of the C characters in the order of their labels; None names them LABEL_0, LABEL_1, ...
         tag_aggregation: how slots become one score per tag, see `aggregate_tag_scores`.
         tag_threshold: score in [0, 1] from which on `post_process` names a tag.
+        tag_thresholds: the same for each tag [K], in the order of their labels; None = `tag_threshold` for all.
+        temperature: > 0, divides the logits of characters, so that a score of 0.7 is right in 7 of 10 cases.
         pad_square: pad pictures to a white square first, as in training; False stretches them.
     """
 
@@ -87,14 +89,22 @@ class MFDNProcessor(ProcessorMixin):
         tag_aggregation: str = "noisy_or",
         tag_threshold: float = 0.35,
         pad_square: bool = True,
+        tag_thresholds: list[float] | None = None,
+        temperature: float = 1.0,
     ):
         if tag_aggregation not in TAG_AGGREGATIONS:
             raise ValueError(f"tag_aggregation must be one of {TAG_AGGREGATIONS}, got {tag_aggregation!r}.")
         check_threshold(tag_threshold)
+        for threshold in tag_thresholds or ():
+            check_threshold(threshold)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}.")
         super().__init__(image_processor, tokenizer)
         self.characters = None if characters is None else list(characters)
         self.tag_aggregation = tag_aggregation
         self.tag_threshold = tag_threshold
+        self.tag_thresholds = None if tag_thresholds is None else list(tag_thresholds)
+        self.temperature = temperature
         self.pad_square = pad_square
 
     @property
@@ -217,7 +227,8 @@ class MFDNProcessor(ProcessorMixin):
         Args:
             outputs: of the model; `logits` [B, C] and `tag_logits` [B, Q, K] or None, which names no tags.
             top_k: characters per picture, at most C; None = 5, or all if the model knows fewer.
-            tag_threshold: score in [0, 1] from which on a tag is named; None = the processor's.
+            tag_threshold: score in [0, 1] from which on a tag is named; None = the processor's, for each tag its own
+                if there are such.
             max_tags: tags per picture at most; None = all above the threshold.
             given_tags: the `tags` that the outputs were computed with. They are left out, and so are their slots.
 
@@ -232,14 +243,14 @@ class MFDNProcessor(ProcessorMixin):
         top_k = min(5, num_characters) if top_k is None else top_k
         if not 1 <= top_k <= num_characters:
             raise ValueError(f"top_k must be 1 to the number of characters, {num_characters}, got {top_k}.")
-        scores, labels = logits.float().softmax(dim=-1).topk(top_k)
+        scores, labels = (logits.float() / self.temperature).softmax(dim=-1).topk(top_k)
         results = [
             {"characters": [{"label": names[k], "score": p} for k, p in zip(*row, strict=True)], "tags": []}
             for row in zip(labels.tolist(), scores.tolist(), strict=True)
         ]
         if tag_logits is not None:
-            threshold = self.tag_threshold if tag_threshold is None else check_threshold(tag_threshold)
             tag_scores = self._tag_scores(tag_logits, given_tags)
+            threshold = self._thresholds(tag_threshold, tag_scores)
             first_tag_id = len(self.tokenizer) - tag_scores.shape[1]
             for result, row in zip(results, tag_scores, strict=True):
                 found = (row >= threshold).nonzero()[:, 0]
@@ -247,6 +258,19 @@ class MFDNProcessor(ProcessorMixin):
                 tags = self.tokenizer.convert_ids_to_tokens((found + first_tag_id).tolist())
                 result["tags"] = [{"label": tag, "score": p} for tag, p in zip(tags, row[found].tolist(), strict=True)]
         return results
+
+    def _thresholds(self, tag_threshold: float | None, tag_scores: torch.Tensor) -> float | torch.Tensor:
+        """What scores [B, K] are compared with: a number, or one for each tag [K]."""
+        if tag_threshold is not None:
+            return check_threshold(tag_threshold)
+        if self.tag_thresholds is None:
+            return self.tag_threshold
+        if len(self.tag_thresholds) != tag_scores.shape[1]:
+            raise ValueError(
+                f"The model scores {tag_scores.shape[1]} tags but there are {len(self.tag_thresholds)} tag_thresholds."
+            )
+        # A tag that was given has the score -1: never named.
+        return torch.tensor(self.tag_thresholds, device=tag_scores.device).clamp(min=1e-9)
 
     def _tag_scores(self, tag_logits: torch.Tensor, given_tags: Any) -> torch.Tensor:
         """[B, K] scores in [0, 1]; -1 for tags that were given."""

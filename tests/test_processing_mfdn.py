@@ -349,6 +349,29 @@ def test_threshold_and_number_of_tags_are_kept(tiny_processor, outputs, tags):
     assert named(max_tags=0) == []
 
 
+def test_each_tag_may_have_a_threshold_of_its_own(tiny_processor, outputs, tags, tmp_path):
+    tiny_processor.tag_thresholds = [0.0 if k == 7 else 0.9 for k in range(11)]
+    named = [entry["label"] for entry in tiny_processor.post_process(outputs)[0]["tags"]]
+    assert named == [tags[5], tags[7]]
+    hinted = tiny_processor.post_process(outputs, given_tags=[[tags[7]], []])[0]["tags"]
+    assert [entry["label"] for entry in hinted] == [tags[5]]  # 0 does not name a tag that was given
+    assert len(tiny_processor.post_process(outputs, tag_threshold=0.5)[0]["tags"]) == 2
+    tiny_processor.temperature = 4.0
+    tiny_processor.save_pretrained(tmp_path)
+    loaded = MFDNProcessor.from_pretrained(tmp_path)
+    score = loaded.post_process(outputs, top_k=1)[0]["characters"][0]["score"]
+    assert score == pytest.approx((outputs.logits / 4).softmax(-1)[0, 1].item())
+    with pytest.raises(ValueError, match="3 tag_thresholds"):
+        loaded.tag_thresholds = [0.1, 0.2, 0.3]
+        loaded.post_process(outputs)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"tag_thresholds": [0.2, 1.2]}])
+def test_impossible_calibrations_are_refused(tiny_processor, options):
+    with pytest.raises(ValueError, match="above 0|lie in"):
+        MFDNProcessor(tiny_processor.image_processor, tiny_processor.tokenizer, **options)
+
+
 def test_given_tags_and_their_slots_are_left_out(tiny_processor, outputs, tags):
     outputs.tag_logits[0, 0] = 0.0
     outputs.tag_logits[0, 0, 7] = 50.0  # what the slot of a given tag says is nothing that was learned

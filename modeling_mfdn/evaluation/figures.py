@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .calibration import Calibration
+
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 BLUE, RED, ORANGE, TEAL = "#2f6fb5", "#c8402f", "#d98a1f", "#2a8c82"
 MAX_PICTURES = 4
@@ -68,6 +70,46 @@ def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -
             ax.set_ylim(bottom=0)
     _shade_hidden(axes, log_history)
     axes[-1].set_xlabel("optimizer step", color=MUTED)
+    figure.savefig(path)
+
+
+def reliability_plot(calibration: "Calibration", path: str | Path) -> None:
+    """How often the model is right at each confidence, after calibration; on the dashed line it means what it says."""
+    figure = _figure(5, 4.6)
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    share, confidence = np.array(calibration.share), np.array(calibration.confidence)
+    accuracy = np.array(calibration.accuracy)
+    filled, edges = share > 0, np.linspace(0, 1, len(share) + 1)
+    ax.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
+    ax.plot(confidence[filled], accuracy[filled], "o-", color=BLUE, markersize=5, linewidth=1.8)
+    before, after = (f"{error:.3f}" for error in (calibration.error_before, calibration.error_after))
+    title = f"calibration error {before} at temperature 1, {after} at {calibration.temperature:g}"
+    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    ax.set_ylabel("accuracy", color=MUTED)
+    ax.set_ylim(-0.03, 1.03)
+    below.bar(edges[:-1], share, width=1 / len(share), align="edge", color=TEAL)
+    below.set_xlabel("confidence", color=MUTED)
+    below.set_ylabel("share of pictures", color=MUTED)
+    for part in (ax, below):
+        _tidy(part)
+    figure.savefig(path)
+
+
+def hints_curve(curves: dict[str, dict[str, float]], path: str | Path) -> None:
+    """Accuracy by the number of true tags given, a line for each system: the curve between the columns of Table V.
+
+    Args:
+        curves: {name of the system: {"0": accuracy, "1": …, "all": accuracy}} from `accuracy_by_hints`.
+    """
+    figure = _figure(6, 3.6)
+    ax = figure.subplots()
+    for (name, values), color in zip(curves.items(), (BLUE, ORANGE, TEAL, RED), strict=False):
+        ax.plot(list(values), list(values.values()), "o-", color=color, label=name, markersize=5, linewidth=1.8)
+    ax.set_xlabel("true tags given", color=MUTED)
+    ax.set_title("top-1 accuracy", loc="left", fontsize=10, fontweight="bold", color=INK)
+    ax.set_ylim(-0.03, 1.03)
+    ax.legend(frameon=False, fontsize=9)
+    _tidy(ax)
     figure.savefig(path)
 
 
