@@ -17,7 +17,9 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
+from .figures import hints_curve
 
+FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
 SYSTEMS = {"vit": "unimodal ViT", "no_mlm": "MFDN without MLM", "mfdn": "**MFDN**"}
 TAG_SYSTEMS = {
@@ -64,6 +66,23 @@ def spread(values: list[float]) -> str:
         return "–"
     deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1%}{deviation}"
+
+
+def hints() -> str:
+    """Top-1 accuracy on the embedded set by how many true tags are given: `evaluate_mfdn.py --hints`."""
+    curves = read_hints()
+    if not curves:
+        raise FileNotFoundError("no run with --hints")
+    numbers = list(next(iter(curves.values())))
+    rows = [f"| true tags given | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
+    rows += [f"| {name} | {' | '.join(f'{values[n]:.1%}' for n in numbers)} |" for name, values in curves.items()]
+    return "\n".join(rows)
+
+
+def read_hints() -> dict[str, dict[str, float]]:
+    """The curves of the systems that have one."""
+    files = {name: f"embedded-{system}-hints.json" for system, name in SYSTEMS.items()}
+    return {name: read(file)["hints"] for name, file in files.items() if (RESULTS / file).exists()}
 
 
 def table_6() -> str:
@@ -156,6 +175,7 @@ def tag_slots() -> str:
 BLOCKS = {
     "parameters": parameters,
     "accuracy": accuracy,
+    "hints": hints,
     "table_6": table_6,
     "metadata_cost": metadata_cost,
     "shard_cost": shard_cost,
@@ -203,3 +223,5 @@ def render(text: str) -> str:
 if __name__ == "__main__":
     readme = Path(sys.argv[1])
     readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    if curves := read_hints():
+        hints_curve({name.strip("*"): values for name, values in curves.items()}, FIGURES / "hints.png")
