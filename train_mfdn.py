@@ -66,7 +66,7 @@ MODEL_SIZES = {
 }  # fmt: skip
 
 # Paper: SGD at 1e-3 for 50 epochs from ImageNet-21k weights, all tags hidden from half of the run on. Here, only where
-# nothing else was asked for: AdamW from scratch, all tags hidden from 0.15 of it on, because the embedded set has 1,400
+# nothing else was asked for: AdamW from scratch, all tags hidden from 0.15 on, because the embedded set has 1,400
 # training images, two cores and ten minutes: half of that is too short to learn to see without tags.
 QUICK_RECIPE = {
     "model_size": "tiny",
