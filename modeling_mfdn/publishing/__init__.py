@@ -1,0 +1,1 @@
+"""What makes a trained model useful to people who never train one."""
