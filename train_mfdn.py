@@ -245,13 +245,15 @@ def use_all_cores(num_processes: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))
 
 
-def check_flags(script: ScriptArguments) -> None:
+def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
     """Raises ValueError for flags that the asked system would ignore."""
     defaults = ScriptArguments()
     foreign = ("tag_loss",) if script.system == "mfdn" else ("train_modality", "mask_schedule", "tag_order")
     for name in foreign:
         if getattr(script, name) != getattr(defaults, name):
             raise ValueError(f"--{name} {getattr(script, name)} means nothing to --system {script.system}; leave it.")
+    if args.image_pass_weight and (script.system != "mfdn" or script.train_modality == "image"):
+        raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
     if script.num_tags is not None and script.num_tags < 1:
         raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
 
@@ -316,7 +318,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Returns the results on the test split, or {} without --evaluate_test."""
     # ------------------------------------------------------------------ arguments
     script, args = parse_arguments(argv)
-    check_flags(script)
+    check_flags(script, args)
     check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
     use_all_cores(args.world_size)
     set_seed(args.seed)

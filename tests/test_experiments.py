@@ -14,7 +14,7 @@ from modeling_mfdn.evaluation.experiments import EXPERIMENTS, main, planned_runs
 def test_every_command_is_one_that_training_takes(experiment, tmp_path):
     argv = experiment.command("danmul", "quick", 2, tmp_path / "run")
     script, args = train_mfdn.parse_arguments([*argv[3:], "--use_cpu"])
-    train_mfdn.check_flags(script)
+    train_mfdn.check_flags(script, args)
     assert (args.seed, script.evaluate_test, args.output_dir) == (2, True, str(tmp_path / "run"))
 
 

@@ -201,10 +201,15 @@ def test_systems_of_table_6_train_and_load_without_this_package(danmul, tmp_path
 
 @pytest.mark.parametrize(
     "flags",
-    [("--tag_loss", "asymmetric"), ("--system", "label2label", "--mask_schedule", "none"), ("--num_tags", "0")],
+    [
+        ("--tag_loss", "asymmetric"),
+        ("--system", "label2label", "--mask_schedule", "none"),
+        ("--num_tags", "0"),
+        ("--image_pass_weight", "1", "--train_modality", "image"),
+    ],
 )
 def test_flags_that_a_system_would_ignore_are_refused(danmul, tmp_path, flags):
-    with pytest.raises(ValueError, match="leave it|at least 1"):
+    with pytest.raises(ValueError, match="leave it|at least 1|sees pictures alone"):
         train(danmul, tmp_path / "run", *flags)
 
 

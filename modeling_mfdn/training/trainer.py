@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -37,6 +38,14 @@ class MFDNTrainingArguments(TrainingArguments):
     eval_strategy: str = field(default="epoch", metadata={"help": "when to validate, in both modalities"})
     save_strategy: str = field(default="epoch", metadata={"help": "when to write a checkpoint"})
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints to keep"})
+    image_pass_weight: float = field(
+        default=0.0,
+        metadata={"help": "also show every picture of a step without tags, its losses weighted so (paper: 0)"},
+    )
+    distillation_weight: float = field(
+        default=0.0,
+        metadata={"help": "of that pass: how much it learns from the character that the pass with tags names"},
+    )
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
     # Kept workers draw nothing at the start of an epoch, new ones do: the shuffle would depend on their number.
@@ -51,6 +60,8 @@ class MFDNTrainingArguments(TrainingArguments):
         self.warmup_steps = max(0, self.warmup_steps)
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
         super().__post_init__()
+        if self.distillation_weight and not self.image_pass_weight:
+            raise ValueError("--distillation_weight is of the pass without tags: set --image_pass_weight too.")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         if self.scaled_warmup:
@@ -123,10 +134,29 @@ class MFDNTrainer(Trainer):
         elif config.predicts_tags:  # a baseline that reads no tags and predicts them all
             _, batch["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**batch)
+        loss = outputs.loss
+        if self.args.image_pass_weight:
+            loss = loss + self.args.image_pass_weight * self.image_pass(model, batch, inputs, outputs.logits)
         for name in ("character_loss", "tag_loss"):
-            if (loss := getattr(outputs, name)) is not None:
-                self._losses.setdefault(name, []).append(loss.detach())
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+            if (part := getattr(outputs, name)) is not None:
+                self._losses.setdefault(name, []).append(part.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def image_pass(self, model, batch: dict, inputs: dict, logits: torch.Tensor) -> torch.Tensor:
+        """The loss of the same pictures without any tag, all of which are to be found.
+
+        With `distillation_weight` the character is also learnt from `logits` [B, C], those of the pass with tags.
+        """
+        alone = {"pixel_values": batch["pixel_values"], "labels": batch["labels"]}
+        if "tag_labels" in batch:
+            config = self.accelerator.unwrap_model(model).config
+            _, alone["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
+        outputs = model(**alone)
+        if not self.args.distillation_weight:
+            return outputs.loss
+        teacher = logits.detach().float().softmax(dim=1)
+        distillation = nn.functional.cross_entropy(outputs.logits.float(), teacher)
+        return outputs.loss + self.args.distillation_weight * distillation
 
     def _next_generator(self, device: torch.device) -> torch.Generator:
         step, micro_step = self._micro_step
