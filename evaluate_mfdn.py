@@ -20,8 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         default="test",
-        choices=["train", "validation", "test"],
-        help="on validation, also the best tag threshold is searched (default: %(default)s)",
+        choices=["train", "validation", "test", "share"],
+        help="on validation, also the best tag threshold is searched; share = Dan:share (default: %(default)s)",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="images a pass and device (default: %(default)s)")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that decode (default: %(default)s)")
@@ -46,6 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"
+    )
+    parser.add_argument(
+        "--errors",
+        action="store_true",
+        help="also accuracy by the number of training images and the most confused characters, with pictures of both",
     )
     parser.add_argument(
         "--tag_order",
@@ -84,6 +89,16 @@ def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     return {"tags": len(unknown), "occurrences": sum(unknown)}
 
 
+def count_training_images(dataset: str, labels: Sequence[int] | None, num_labels: int) -> list[int]:
+    """Training images of each character of the model [C]; `labels` as of [`label_map`]."""
+    from modeling_mfdn.training.data import load_split
+
+    counts = [0] * num_labels
+    for label in load_split(dataset, "train")["character"]:
+        counts[labels[label] if labels else label] += 1
+    return counts
+
+
 def output_path(model: str, split: str, output: str | None) -> Path:
     if output is not None:
         path = Path(output)
@@ -110,6 +125,12 @@ def main(argv: list[str] | None = None) -> dict:
 
     from modeling_mfdn import MFDNProcessor
     from modeling_mfdn.evaluation.calibration import calibrate
+    from modeling_mfdn.evaluation.errors import (
+        accuracy_by_training_images,
+        draw_errors,
+        most_confused,
+        predict_characters,
+    )
     from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
     from modeling_mfdn.evaluation.figures import reliability_plot
     from modeling_mfdn.evaluation.hints import accuracy_by_hints
@@ -160,6 +181,13 @@ def main(argv: list[str] | None = None) -> dict:
     }
     if args.hints:
         results["hints"] = accuracy_by_hints(model, loader, accelerator)
+    if args.errors:
+        training_images = count_training_images(args.dataset, labels, config.num_labels)
+        truth, predicted = predict_characters(model, loader, accelerator)
+        results["errors"] = {
+            "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
+            "most_confused": most_confused(truth, predicted, characters),
+        }
     if args.calibrate:
         calibration = calibrate(model, loader, accelerator, aggregation)
         results["calibration"] = {name: value for name, value in vars(calibration).items() if name != "tag_thresholds"}
@@ -169,6 +197,8 @@ def main(argv: list[str] | None = None) -> dict:
         if args.hints:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
             print(f"top-1 by number of true tags given   {shares}")
+        if args.errors:
+            draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
             processor.temperature, processor.tag_thresholds = calibration.temperature, calibration.tag_thresholds
             processor.tag_threshold = calibration.tag_threshold or processor.tag_threshold

@@ -2,7 +2,10 @@
 
 import io
 import json
+import shutil
+from datetime import date
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
@@ -64,7 +67,8 @@ def test_results_are_returned_written_and_printed(model, dataset, tmp_path, caps
     path = tmp_path / "results.json"
     results = run("--model", model, "--dataset", dataset, "--output", str(path))
     written = json.loads(path.read_text())
-    assert written.pop("versions")["transformers"]
+    assert written.pop("versions")["transformers"] and date.fromisoformat(written.pop("date"))
+    assert "commit" in written and written.pop("commit") != ""
     assert written == results
     assert (results["model"], results["dataset"], results["split"]) == (model, dataset, "test")
     assert results["num_images"] == 13
@@ -76,6 +80,27 @@ def test_results_are_returned_written_and_printed(model, dataset, tmp_path, caps
     printed = capsys.readouterr().out
     assert "1 tags (13 occurrences) are unknown" in printed
     assert "| image+tags |" in printed
+
+
+def test_errors_are_counted_and_drawn_and_the_share_is_a_split(model, dataset, tmp_path):
+    folder = tmp_path / "danmul"
+    shutil.copytree(dataset, folder)
+    shutil.copy(folder / "data" / "test-00000-of-00001.parquet", folder / "data" / "train-00000-of-00001.parquet")
+    (folder / "share").mkdir()
+    table = pq.read_table(folder / "data" / "test-00000-of-00001.parquet")
+    pq.write_table(table.slice(0, 5), folder / "share" / "test-00000-of-00001.parquet")
+    splits = ", ".join(f"{{split: {s}, path: 'data/{s}-*.parquet'}}" for s in ("train", "validation", "test"))
+    share = "{config_name: share, data_files: [{split: test, path: 'share/test-*.parquet'}]}"
+    configs = f"- {{config_name: default, default: true, data_files: [{splits}]}}\n- {share}"
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}\n---\n")
+    output = tmp_path / "results.json"
+    results = run("--model", model, "--dataset", str(folder), "--errors", "--output", str(output))
+    assert sum(entry["images"] for entry in results["errors"]["by_training_images"]) == 13
+    wrong = round(13 * (1 - results["image"]["top1_accuracy"]))
+    assert sum(pair["errors"] for pair in results["errors"]["most_confused"]) == wrong > 0
+    assert (tmp_path / "long_tail.png").exists() and (tmp_path / "confused.png").exists()
+    shared = run("--model", model, "--dataset", str(folder), "--split", "share", "--output", str(output))
+    assert shared["num_images"] == 5
 
 
 def test_validation_searches_a_threshold_and_leaves_the_test_results_alone(model, dataset):

@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -108,11 +110,21 @@ def format_results(results: dict) -> str:
 
 
 def write_results(results: dict, path: str | Path) -> None:
-    """Write results as JSON, with the versions they were computed with; the file is whole or not there."""
+    """Write results as JSON, with the day and what they were computed with; the file is whole or not there."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    results = results | {"date": datetime.now(UTC).date().isoformat(), "commit": checked_out_commit()}
     unfinished = Path(f"{path}.unfinished")
     unfinished.write_text(json.dumps(results | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def checked_out_commit() -> str | None:
+    """Of the code that runs, with a + behind it if files were changed since; None if it is no git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def hide_half(input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig) -> torch.Tensor:

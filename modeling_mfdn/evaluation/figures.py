@@ -49,7 +49,7 @@ def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -
     ]
     if not panels:
         raise ValueError("log_history holds no loss, schedule or validation. Train for a logging interval first.")
-    figure = _figure(8, 2.3 * len(panels) + 0.4)
+    figure = new_figure(8, 2.3 * len(panels) + 0.4)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, lines) in zip(axes, panels, strict=True):
         for name, label, color, style in lines:
@@ -62,7 +62,7 @@ def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -
             ax.plot(steps, values, style, color=color, label=label, linewidth=1.8, **marker)
         ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
         ax.legend(frameon=False, fontsize=9, loc="best")
-        _tidy(ax)
+        tidy(ax)
         ax.margins(x=0.01)
         if "loss" not in title:
             ax.set_ylim(-0.03, 1.03)
@@ -75,7 +75,7 @@ def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -
 
 def reliability_plot(calibration: "Calibration", path: str | Path) -> None:
     """How often the model is right at each confidence, after calibration; on the dashed line it means what it says."""
-    figure = _figure(5, 4.6)
+    figure = new_figure(5, 4.6)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     share, confidence = np.array(calibration.share), np.array(calibration.confidence)
     accuracy = np.array(calibration.accuracy)
@@ -91,7 +91,7 @@ def reliability_plot(calibration: "Calibration", path: str | Path) -> None:
     below.set_xlabel("confidence", color=MUTED)
     below.set_ylabel("share of pictures", color=MUTED)
     for part in (ax, below):
-        _tidy(part)
+        tidy(part)
     figure.savefig(path)
 
 
@@ -101,7 +101,7 @@ def hints_curve(curves: dict[str, dict[str, float]], path: str | Path) -> None:
     Args:
         curves: {name of the system: {"0": accuracy, "1": …, "all": accuracy}} from `accuracy_by_hints`.
     """
-    figure = _figure(6, 3.6)
+    figure = new_figure(6, 3.6)
     ax = figure.subplots()
     for (name, values), color in zip(curves.items(), (BLUE, ORANGE, TEAL, RED), strict=False):
         ax.plot(list(values), list(values.values()), "o-", color=color, label=name, markersize=5, linewidth=1.8)
@@ -109,7 +109,7 @@ def hints_curve(curves: dict[str, dict[str, float]], path: str | Path) -> None:
     ax.set_title("top-1 accuracy", loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_ylim(-0.03, 1.03)
     ax.legend(frameon=False, fontsize=9)
-    _tidy(ax)
+    tidy(ax)
     figure.savefig(path)
 
 
@@ -135,7 +135,7 @@ def example_picture(
     if not images or len(set(counts)) > 1:
         raise ValueError(f"There must be as many results and truths as pictures, at least one, got {counts}.")
     count = min(len(images), MAX_PICTURES)
-    figure = _figure(11, 2.5 * count + (0.35 if truths is not None else 0), layout=None)
+    figure = new_figure(11, 2.5 * count + (0.35 if truths is not None else 0), layout=None)
     bottom = 0.35 / figure.get_figheight() if truths is not None else 0.0
     grid = figure.add_gridspec(
         count, 3, width_ratios=[2.3, 3.6, 5.1], left=0.015, right=0.99, top=0.985, bottom=bottom + 0.015, wspace=0.05
@@ -155,7 +155,7 @@ def example_picture(
     figure.savefig(path)
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> "Figure":
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> "Figure":
     # Not pyplot: it would open windows and keep every figure. Imported here: only who draws waits for it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -165,7 +165,7 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     return figure
 
 
-def _tidy(ax: "Axes"):
+def tidy(ax: "Axes"):
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GRID)
     ax.tick_params(colors=MUTED, labelsize=8.5, length=0)
@@ -201,7 +201,7 @@ def _character_bars(ax: "Axes", characters: list[dict], truth: dict | None):
         ax.text(
             0,
             i - 0.24,
-            _shortened(character["label"], 38),
+            shortened(character["label"], 38),
             fontsize=9,
             color=INK,
             va="bottom",
@@ -214,7 +214,7 @@ def _character_bars(ax: "Axes", characters: list[dict], truth: dict | None):
     ax.set_ylim(5.0, -0.75)
     ax.axis("off")
     if right is not None and all(character["label"] != right for character in shown):
-        ax.text(0, 4.95, f"is: {_shortened(right, 34)}", fontsize=9, color=BLUE, va="bottom", parse_math=False)
+        ax.text(0, 4.95, f"is: {shortened(right, 34)}", fontsize=9, color=BLUE, va="bottom", parse_math=False)
 
 
 def _tag_words(ax: "Axes", tags: list[dict], truth: dict | None):
@@ -238,7 +238,7 @@ def _words(ax: "Axes", words: list[tuple[str, str, str]], font_size: float = 9.5
     left, top = 0.02, min(0.93, 1 - 0.1 * line_height)
     for text, color, weight in words:
         style = {"fontsize": font_size, "va": "top", "parse_math": False}
-        word = ax.text(left, top, _shortened(text, 40) + separator, color=color, fontweight=weight, **style)
+        word = ax.text(left, top, shortened(text, 40) + separator, color=color, fontweight=weight, **style)
         width = word.get_window_extent(renderer).width / box.width
         if left + width > 1.02 and left > 0.02:
             left, top = 0.02, top - line_height
@@ -250,5 +250,5 @@ def _words(ax: "Axes", words: list[tuple[str, str, str]], font_size: float = 9.5
         left += width
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -36,14 +36,18 @@ def load_split(dataset: str, split: str, streaming: bool = False) -> Dataset | I
 
     Args:
         dataset: folder written by `dataset_scripts.build_danmul`, or the id of such a data set on the Hub.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test"; "share" is the part of "test" that another data set's test split has
+            too (Dan:share, Table III).
         streaming: read row by row and never copy the data into the Arrow cache.
 
     Raises:
         ValueError: no such data set or split, or a column is missing.
     """
     try:
-        rows = load_dataset(dataset, split=split, streaming=streaming)
+        if split == "share":
+            rows = load_dataset(dataset, "share", split="test", streaming=streaming)
+        else:
+            rows = load_dataset(dataset, split=split, streaming=streaming)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"Cannot read split {split!r} of data set {dataset!r}: {error} Needed: a folder written by "
