@@ -171,6 +171,9 @@ examples:
     num_tags: int | None = field(
         default=None, metadata={"help": "predict and read only so many of the most frequent tags (default: all)"}
     )
+    num_decoder_layers: int | None = field(
+        default=None, metadata={"help": "depth of the tag decoder (paper: 4; default: that of the model size)"}
+    )
     tag_loss_weight: float = field(default=1.0, metadata={"help": "λ of Eq. 6 for the tags (paper: 1)"})
     tag_loss: str = field(
         default="bce", metadata={"help": "of multi_label and label2label", "choices": list(TAG_LOSSES)}
@@ -248,12 +251,15 @@ def use_all_cores(num_processes: int) -> None:
 def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
     """Raises ValueError for flags that the asked system would ignore."""
     defaults = ScriptArguments()
-    foreign = ("tag_loss",) if script.system == "mfdn" else ("train_modality", "mask_schedule", "tag_order")
+    of_mfdn = ("train_modality", "mask_schedule", "tag_order", "num_decoder_layers")
+    foreign = ("tag_loss",) if script.system == "mfdn" else of_mfdn
     for name in foreign:
         if getattr(script, name) != getattr(defaults, name):
             raise ValueError(f"--{name} {getattr(script, name)} means nothing to --system {script.system}; leave it.")
     if args.image_pass_weight and (script.system != "mfdn" or script.train_modality == "image"):
         raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
+    if script.num_decoder_layers is not None and (script.num_decoder_layers < 1 or script.mask_schedule == "none"):
+        raise ValueError("--num_decoder_layers must be at least 1, and --mask_schedule none has no tag decoder.")
     if script.num_tags is not None and script.num_tags < 1:
         raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
 
@@ -277,6 +283,8 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
         id2label=dict(enumerate(characters)),
         label2id={name: i for i, name in enumerate(characters)},
     )
+    if script.num_decoder_layers is not None:
+        config.num_decoder_layers = script.num_decoder_layers
     if script.system == "mfdn" and script.mask_schedule == "none":
         config.num_decoder_layers = 0  # nothing is ever hidden: a decoder would stay untrained
     model = model_class(config)

@@ -1,22 +1,27 @@
 """The paper's experiments as a list of commands: runs what is missing, skips what is done, goes on after a kill.
 
     python -m modeling_mfdn.evaluation.experiments --dataset danmul --output runs --list
-    python -m modeling_mfdn.evaluation.experiments --dataset danmul --output runs --seeds 3
+    python -m modeling_mfdn.evaluation.experiments --dataset danmul --dafre dafre --output runs --seeds 3
 
-Each run is `train_mfdn.py` with the flags below and leaves `runs/NAME-SEED/results.json`, from which
-`python -m modeling_mfdn.evaluation.tables` writes Tables V and VI.
+Each row is `train_mfdn.py` with the flags below, then `evaluate_mfdn.py` on Dan:share if DATASET has one, and, for
+Table VI, on the test split with thresholds fitted on validation. Results stay in `runs/NAME-SEED/`; `runs/tables.md`
+and `runs/tables.json` are written from them at the end.
 """
 
 import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .paper_tables import CALIBRATED, SHARE, TEST, ablations, markdown, table_4, table_5, table_6
+
 ROOT = Path(__file__).parents[2]
+TABLES = ("IV", "V", "VI", "ablation")
 
 
 @dataclass
@@ -27,31 +32,52 @@ class Experiment:
     tables: tuple[str, ...]
     flags: str
     minutes: float  # on two cores, on the embedded set
+    on_dafre: bool = False
 
-    def command(self, dataset: str, recipe: str, seed: int, folder: Path) -> list[str]:
-        """The command line of one run; it goes on from the last checkpoint if there is one."""
-        argv = ["accelerate", "launch", str(ROOT / "train_mfdn.py"), "--dataset", dataset, "--recipe", recipe]
-        argv += ["--seed", str(seed), "--evaluate_test", "--output_dir", str(folder), *shlex.split(self.flags)]
+    def commands(self, dataset: str, recipe: str, seed: int, folder: Path, further: list[str]) -> dict[str, list[str]]:
+        """{file that it writes into the folder: command line}; training goes on from the last checkpoint if any."""
+        train = ["accelerate", "launch", str(ROOT / "train_mfdn.py"), "--dataset", dataset, "--recipe", recipe]
+        train += ["--seed", str(seed), "--evaluate_test", "--output_dir", str(folder), *shlex.split(self.flags)]
         if any(folder.glob("checkpoint-*")):
-            argv += ["--resume_from_checkpoint", "last"]
-        return argv
+            train += ["--resume_from_checkpoint", "last"]
+        found = {TEST: [*train, *further]}
+        evaluate = [sys.executable, str(ROOT / "evaluate_mfdn.py"), "--model", str(folder), "--dataset", dataset]
+        if Path(dataset, "share").is_dir():
+            found[SHARE] = [*evaluate, "--split", "share", "--output", str(folder / SHARE)]
+        if "VI" in self.tables:
+            found["results_validation.json"] = [*evaluate, "--split", "validation", "--calibrate"]
+            found[CALIBRATED] = [*evaluate, "--output", str(folder / CALIBRATED)]
+        return found
 
 
 EXPERIMENTS = (
-    Experiment("vit", ("V",), "--train_modality image", 4),
-    Experiment("no_mlm", ("V",), "--mask_schedule none", 5),
-    Experiment("mfdn", ("V", "VI"), "", 5),
+    Experiment("vit", ("IV", "V"), "--train_modality image", 4),
+    Experiment("no_mlm", ("IV", "V"), "--mask_schedule none", 5),
+    Experiment("mfdn", ("V", "VI", "ablation"), "", 5),
+    Experiment("vit_dafre", ("IV",), "--train_modality image", 3, on_dafre=True),
+    Experiment("no_mlm_dafre", ("IV",), "--mask_schedule none", 4, on_dafre=True),
     # Table VI: the paper's two sizes of Label2Label, and the tagger that people would train today.
     Experiment("label2label_25", ("VI",), "--system label2label --num_tags 25 --tag_loss_weight 0.1", 6),
     Experiment("label2label_200", ("VI",), "--system label2label --num_tags 200 --tag_loss_weight 0.1", 20),
     Experiment("multi_label_bce", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 0.1", 4),
     Experiment("multi_label_asl", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 0.1", 4),
-    # Beyond the paper: what the curriculum is.
-    Experiment("linear", ("curriculum",), "--mask_schedule linear_hold", 5),
-    Experiment("constant_15", ("curriculum",), "--mask_schedule constant", 6),
-    Experiment("always_hidden", ("curriculum",), "--mask_schedule constant --mask_peak 1", 5),
-    Experiment("per_post", ("curriculum",), "--mask_schedule per_post", 6),
-)
+    # Beyond the paper: what the ingredients give, and one model that is good at both ends.
+    Experiment("always_hidden", ("ablation",), "--mask_schedule constant --mask_peak 1", 5),
+    Experiment("constant_15", ("ablation",), "--mask_schedule constant", 6),
+    Experiment("linear", ("ablation",), "--mask_schedule linear_hold", 5),
+    Experiment("hold_50", ("ablation",), "--mask_hold_from 0.5", 5),
+    Experiment("hold_25_weight_1", ("ablation",), "--mask_hold_from 0.25 --tag_loss_weight 1", 5),
+    Experiment("weight_1", ("ablation",), "--tag_loss_weight 1", 5),
+    Experiment("crop_55", ("ablation",), "--crop_share 0.55 1 --mask_hold_from 0.25 --tag_loss_weight 1", 5),
+    Experiment("frequency", ("ablation",), "--tag_order frequency --mask_hold_from 0.25 --tag_loss_weight 1", 5),
+    Experiment("alphabetical", ("ablation",), "--tag_order alphabetical --mask_hold_from 0.25 --tag_loss_weight 1", 5),
+    Experiment("decoder_3", ("ablation",), "--num_decoder_layers 3", 6),
+    Experiment("per_post", ("ablation",), "--mask_schedule per_post", 6),
+    Experiment("two_passes", ("ablation",), "--mask_schedule per_post --mask_peak 0 --image_pass_weight 1", 11),
+    Experiment(
+        "distilled", ("ablation",),
+        "--mask_schedule per_post --mask_peak 0 --image_pass_weight 1 --distillation_weight 1", 11),
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,10 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--dataset", default="danmul", help="built data set folder (default: %(default)s)")
     add("--output", default="runs", help="folder of the runs (default: %(default)s)")
-    add("--tables", nargs="+", choices=["V", "VI", "curriculum"], default=["V", "VI"], help="(default: V VI)")
+    add("--dafre", help="folder built by DAF:re's rules, with share/ (build_danshare --also_dafre), for Table IV")
+    add("--tables", nargs="+", choices=TABLES, default=["IV", "V", "VI"], help="(default: IV V VI)")
     add("--only", nargs="+", metavar="NAME", help="only these rows")
     add("--seeds", type=int, default=3, help="runs of each row of Table V; the others run once (default: %(default)s)")
     add("--recipe", choices=["quick", "paper"], default="quick", help="of train_mfdn.py (default: %(default)s)")
+    add("--copy_results", metavar="DIR", help="copy the results of all runs there, for a report; run nothing")
     add("--list", action="store_true", help="show the commands and their cost, run nothing")
     add("flags", nargs="*", help="further flags for every run, behind --")
     return parser
@@ -90,40 +118,86 @@ def planned_runs(tables: list[str], only: list[str] | None, seeds: int) -> list[
     ]
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a run has left its results."""
+def is_done(path: Path) -> bool:
+    """Whether a results file is whole."""
     try:
-        return "num_images" in json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return "num_images" in json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
 
 
-def main(argv: list[str] | None = None) -> int:
-    """0, or 1 when a run failed (the others ran)."""
-    args = build_parser().parse_args(argv)
-    try:
-        runs = planned_runs(args.tables, args.only, args.seeds)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    missing = [(row, seed) for row, seed in runs if not is_done(Path(args.output, f"{row.name}-{seed}"))]
-    minutes = sum(row.minutes for row, _ in missing)
-    print(f"{len(runs)} runs, {len(runs) - len(missing)} done, about {minutes:.0f} minutes to go on two cores")
-    failed = []
-    for row, seed in missing:
-        folder = Path(args.output, f"{row.name}-{seed}")
-        command = [*row.command(args.dataset, args.recipe, seed, folder), *args.flags]
-        print(f"\n# {row.name}, seed {seed}, about {row.minutes:g} minutes\n{shlex.join(command)}", flush=True)
+def write_tables(folder: Path) -> None:
+    """tables.md and tables.json from the runs of a folder."""
+    flags = [(row.name, row.flags) for row in EXPERIMENTS if "ablation" in row.tables]
+    tables = {
+        "Table IV (Dan:share)": table_4(folder),
+        "Table V (test split)": table_5(folder),
+        "Table V (Dan:share)": table_5(folder, SHARE),
+        "Table VI": table_6(folder),
+        "Ingredients": ablations(folder, flags),
+    }
+    tables = {title: rows for title, rows in tables.items() if rows}
+    page = "\n\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
+    for path, text in ((folder / "tables.md", page), (folder / "tables.json", json.dumps(tables, indent=2))):
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+
+
+def copy_results(folder: Path, target: Path) -> int:
+    """Results files of all runs, without the models. Returns how many."""
+    files = sorted(folder.glob("*-*/results*.json"))
+    for file in files:
+        (target / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target / file.parent.name / file.name)
+    return len(files)
+
+
+def run_row(row: Experiment, seed: int, dataset: str, args: argparse.Namespace) -> bool:
+    """Run what is missing of one row and seed; whether all of it is there afterwards."""
+    folder = Path(args.output, f"{row.name}-{seed}")
+    for file, command in row.commands(dataset, args.recipe, seed, folder, args.flags).items():
+        if is_done(folder / file):
+            continue
+        print(shlex.join(command), flush=True)
         if args.list:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "100"})
-        if done.returncode or not is_done(folder):
-            failed.append(f"{row.name}-{seed}")
+        if done.returncode or not is_done(folder / file):
             print(f"failed: see {folder}/log.txt", file=sys.stderr)
+            return False
+    return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0, 1 when a run failed (the others ran), 2 for a command that makes no sense."""
+    args = build_parser().parse_args(argv)
+    if args.copy_results:
+        print(f"{copy_results(Path(args.output), Path(args.copy_results))} files copied to {args.copy_results}")
+        return 0
+    try:
+        runs = planned_runs(args.tables, args.only, args.seeds)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not args.dafre and any(row.on_dafre for row, _ in runs):
+        print("Rows trained on DAF:re are left out: --dafre names no folder.")
+        runs = [(row, seed) for row, seed in runs if not row.on_dafre]
+    missing = [(row, seed) for row, seed in runs if not is_done(Path(args.output, f"{row.name}-{seed}", TEST))]
+    minutes = sum(row.minutes for row, _ in missing)
+    print(f"{len(runs)} runs, {len(runs) - len(missing)} trained, about {minutes:.0f} minutes to go on two cores")
+    failed = []
+    for row, seed in runs:
+        print(f"\n# {row.name}, seed {seed}, about {row.minutes:g} minutes")
+        if not run_row(row, seed, args.dafre if row.on_dafre else args.dataset, args):
+            failed.append(f"{row.name}-{seed}")
     if failed:
         print(f"{len(failed)} runs failed: {', '.join(failed)}", file=sys.stderr)
+    if not args.list:
+        write_tables(Path(args.output))
+        print(f"\nTables: {args.output}/tables.md")
     return int(bool(failed))
 
 

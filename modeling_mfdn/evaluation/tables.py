@@ -9,7 +9,6 @@ and the JSON of tests/benchmarks, copied there under the names below.
 
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -17,18 +16,12 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
+from .experiments import EXPERIMENTS
 from .figures import hints_curve
+from .paper_tables import SHARE, SYSTEMS, ablations, markdown, table_4, table_5, table_6
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
-SYSTEMS = {"vit": "unimodal ViT", "no_mlm": "MFDN without MLM", "mfdn": "**MFDN**"}
-TAG_SYSTEMS = {
-    "label2label_25": "Label2Label",
-    "label2label_200": "Label2Label",
-    "multi_label_bce": "multi-label classifier, BCE",
-    "multi_label_asl": "multi-label classifier, asymmetric loss",
-    "mfdn": "**MFDN**",
-}
 DATASETS = {"embedded": "embedded set", "emoji": "emoji"}
 
 
@@ -42,30 +35,31 @@ def parameters() -> str:
 
 
 def accuracy() -> str:
-    """Table V: top-1 and top-5 of every system in both modalities, mean and standard deviation over the seeds."""
-    rows = [
-        "| data set | system | seeds | image: top-1 | top-5 | with tags: top-1 | top-5 |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    for dataset, dataset_name in DATASETS.items():
-        for system, system_name in SYSTEMS.items():
-            runs = read_seeds(f"{dataset}-{system}")
-            cells = [
-                spread([run[modality][f"top{k}_accuracy"] for run in runs if modality in run])
-                for modality in ("image", "image+tags")
-                for k in (1, 5)
-            ]
-            if runs:  # else nobody has run it yet
-                rows.append(f"| {dataset_name} | {system_name} | {len(runs)} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    """Table V on the test splits."""
+    rows = [{"data set": title} | row for name, title in DATASETS.items() for row in table_5(RESULTS / name)]
+    return markdown(rows)
 
 
-def spread(values: list[float]) -> str:
-    """Shares as percent, with their standard deviation where there are several; – for none."""
-    if not values:
-        return "–"
-    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1%}{deviation}"
+def accuracy_share() -> str:
+    """Table V on Dan:share."""
+    return markdown(table_5(RESULTS / "embedded", SHARE))
+
+
+def dataset_comparison() -> str:
+    """Table IV."""
+    return markdown(table_4(RESULTS / "embedded"))
+
+
+def tag_prediction() -> str:
+    """Table VI."""
+    return markdown(table_6(RESULTS / "embedded"))
+
+
+def ingredients() -> str:
+    """What the ingredients give, on both data sets."""
+    flags = [(row.name, row.flags) for row in EXPERIMENTS if "ablation" in row.tables]
+    rows = [{"data set": title} | row for name, title in DATASETS.items() for row in ablations(RESULTS / name, flags)]
+    return markdown(rows)
 
 
 def hints() -> str:
@@ -81,40 +75,8 @@ def hints() -> str:
 
 def read_hints() -> dict[str, dict[str, float]]:
     """The curves of the systems that have one."""
-    files = {name: f"embedded-{system}-hints.json" for system, name in SYSTEMS.items()}
-    return {name: read(file)["hints"] for name, file in files.items() if (RESULTS / file).exists()}
-
-
-def table_6() -> str:
-    """Table VI on the embedded set, from the image alone: errors on the 25 and 200 most frequent tags, and cost."""
-    rows = [
-        "| system | tags | top 25: Hamming error | miss rate | mAP | top 200: Hamming error | miss rate | mAP |"
-        " training |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for system, name in TAG_SYSTEMS.items():
-        for run in read_seeds(f"embedded-{system}")[:1]:
-            tags, cells = run["image"]["tags"], []
-            for group in ("top25", "top200"):
-                scores = tags[group] if tags["all"]["num_tags"] >= int(group[3:]) else None
-                cells += tag_cells(scores) if scores else ["–"] * 3
-            minutes = run["training"]["seconds"]["training"] / 60
-            rows.append(f"| {name} | {tags['all']['num_tags']} | {' | '.join(cells)} | {minutes:.1f} min |")
-    if len(rows) == 2:
-        raise FileNotFoundError("no run of Table VI")
-    tags = read("embedded-mfdn.json")["image"]["tags"]
-    trivial = [f"{tags[group]['predict_nothing']['hamming_error']:.1%}" for group in ("top25", "top200")]
-    rows.append(f"| predicting nothing | – | {trivial[0]} | 100.0% | – | {trivial[1]} | 100.0% | – | – |")
-    frequent = [tags[group]["most_frequent"] for group in ("top25", "top200")]
-    cells = [f"– | {scores['miss_rate']:.1%} | {scores['mean_average_precision']:.3f}" for scores in frequent]
-    rows.append(f"| predicting the most frequent | – | {' | '.join(cells)} | – |")
-    return "\n".join(rows)
-
-
-def tag_cells(scores: dict) -> list[str]:
-    """Hamming error, miss rate and mean average precision."""
-    rates = [f"{scores[name]:.1%}" for name in ("hamming_error", "miss_rate")]
-    return [*rates, f"{scores['mean_average_precision']:.3f}"]
+    files = {name: f"embedded/{system}-0/results_hints.json" for system, name in SYSTEMS.items()}
+    return {name.strip("*"): read(file)["hints"] for name, file in files.items() if (RESULTS / file).exists()}
 
 
 def metadata_cost() -> str:
@@ -145,7 +107,7 @@ def shard_cost() -> str:
 
 def stages() -> str:
     """Wall time of the one command."""
-    seconds = read("embedded-mfdn.json")["training"]["seconds"]
+    seconds = read("embedded/mfdn-0/results.json")["training"]["seconds"]
     rows = [f"| {stage} | {value:.0f} s |" for stage, value in seconds.items()]
     total = sum(seconds.values())
     return "\n".join(["| stage | wall time |", "|---|---:|", *rows, f"| together | {total / 60:.1f} min |"])
@@ -176,21 +138,16 @@ BLOCKS = {
     "parameters": parameters,
     "accuracy": accuracy,
     "hints": hints,
-    "table_6": table_6,
+    "accuracy_share": accuracy_share,
+    "dataset_comparison": dataset_comparison,
+    "tag_prediction": tag_prediction,
+    "ingredients": ingredients,
     "metadata_cost": metadata_cost,
     "shard_cost": shard_cost,
     "stages": stages,
     "step_cost": step_cost,
     "tag_slots": tag_slots,
 }
-
-
-def read_seeds(name: str) -> list[dict]:
-    """`NAME.json` (seed 0), `NAME-1.json`, …, as far as they are there."""
-    found = []
-    while (RESULTS / (file := f"{name}-{len(found)}.json" if found else f"{name}.json")).exists():
-        found.append(read(file))
-    return found
 
 
 def read(name: str) -> dict:
@@ -224,4 +181,4 @@ if __name__ == "__main__":
     readme = Path(sys.argv[1])
     readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
     if curves := read_hints():
-        hints_curve({name.strip("*"): values for name, values in curves.items()}, FIGURES / "hints.png")
+        hints_curve(curves, FIGURES / "hints.png")

@@ -1,0 +1,189 @@
+"""Tables IV, V and VI of the paper, and what the ingredients give, from the results files of runs and nothing else.
+
+A folder of runs holds `NAME-SEED/results.json` (test split), maybe `results_share.json` (Dan:share) and
+`results_calibrated.json` (test split again, thresholds fitted on validation), as
+`python -m modeling_mfdn.evaluation.experiments` leaves them. Rows are dictionaries, column → cell; a cell is text, a
+number, None, or a share in [0, 1] as `{"mean", "std" (None for one seed)}`. The paper's own figures stand in columns
+that begin with "paper".
+"""
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+SYSTEMS = {"vit": "unimodal ViT", "no_mlm": "MFDN without MLM", "mfdn": "**MFDN**", "best": "MFDN, `--recipe best`"}
+TAG_SYSTEMS = {
+    "label2label_25": "Label2Label",
+    "label2label_200": "Label2Label",
+    "multi_label_bce": "multi-label classifier, BCE",
+    "multi_label_asl": "multi-label classifier, asymmetric loss",
+    "mfdn": "**MFDN**",
+}
+# Top-1 of Table V in percent: Dan:mul image, with tags, Dan:share image, with tags. ViT-L reads no tags.
+PAPER_V = {
+    "vit": (77.16, None, 84.16, None),
+    "no_mlm": (41.22, 87.86, 50.11, 90.89),
+    "mfdn": (78.33, 89.87, 85.21, 92.67),
+}
+# Table IV: top-1 and top-5 on Dan:share.
+PAPER_IV = {
+    ("vit_dafre", "image"): (82.68, 91.93), ("vit", "image"): (84.16, 92.13),
+    ("no_mlm_dafre", "image+tags"): (87.93, 95.09), ("no_mlm", "image+tags"): (90.89, 96.31),
+}  # fmt: skip
+PAPER_VI = {"label2label_25": 24.64, "label2label_200": 24.94, "mfdn": (26.42, 28.73)}  # "Error", in percent
+TEST, SHARE, CALIBRATED = "results.json", "results_share.json", "results_calibrated.json"
+
+
+def read_runs(folder: Path, name: str, file: str = TEST) -> list[dict]:
+    """The results of every seed of a row, in their order; [] if there is none."""
+    found = {}
+    for path in folder.glob(f"{name}-*/{file}"):
+        seed = path.parent.name.removeprefix(f"{name}-")
+        if seed.isdigit():
+            found[int(seed)] = json.loads(path.read_text(encoding="utf-8"))
+    return [found[seed] for seed in sorted(found)]
+
+
+def spread(values: Iterable[float]) -> dict | None:
+    """Mean and standard deviation of shares; None for none."""
+    values = list(values)
+    if not values:
+        return None
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def of_runs(runs: list[dict], modality: str, metric: str) -> dict | None:
+    """[`spread`] of a metric over the runs that have this modality."""
+    return spread(run[modality][metric] for run in runs if modality in run)
+
+
+def table_4(folder: Path) -> list[dict]:
+    """Table IV: models trained on two data sets, scored on the posts that both test splits have."""
+    rows = []
+    for (name, modality), paper in PAPER_IV.items():
+        runs = read_runs(folder, name, SHARE)
+        if runs:
+            rows.append({
+                "modality": modality,
+                "trained on": "DAF:re-style" if name.endswith("_dafre") else "Dan:mul",
+                "seeds": len(runs),
+                "top-1": of_runs(runs, modality, "top1_accuracy"),
+                "top-5": of_runs(runs, modality, "top5_accuracy"),
+                "paper: top-1": f"{paper[0]} %",
+                "paper: top-5": f"{paper[1]} %",
+            })  # fmt: skip
+    return rows
+
+
+def table_5(folder: Path, file: str = TEST) -> list[dict]:
+    """Table V, its Dan:mul half; with `SHARE` its Dan:share half. Micro and macro (mean over characters) accuracy."""
+    rows = []
+    for name, title in SYSTEMS.items():
+        runs = read_runs(folder, name, file)
+        paper = PAPER_V.get(name, (None,) * 4)[2 if file == SHARE else 0 :]
+        if runs:
+            rows.append({
+                "system": title,
+                "seeds": len(runs),
+                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                "top-5": of_runs(runs, "image", "top5_accuracy"),
+                "macro": of_runs(runs, "image", "macro_top1_accuracy"),
+                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                "top-5 ": of_runs(runs, "image+tags", "top5_accuracy"),
+                "macro ": of_runs(runs, "image+tags", "macro_top1_accuracy"),
+                "paper: image": paper[0] and f"{paper[0]} %",
+                "paper: with tags": paper[1] and f"{paper[1]} %",
+            })  # fmt: skip
+    return rows
+
+
+def table_6(folder: Path) -> list[dict]:
+    """Table VI, from the image alone: errors on the 25 and 200 most frequent tags beside trivial predictors, and cost.
+
+    A group of tags that a system was not trained for stays empty.
+    """
+    rows, trivial = [], None
+    for name, title in TAG_SYSTEMS.items():
+        fitted = read_runs(folder, name, CALIBRATED)  # else Hamming error and F1 are those of threshold 0.35
+        for place, run in enumerate(read_runs(folder, name)[:1]):
+            tags = (fitted[place] if fitted else run)["image"].get("tags")
+            if tags is None:
+                continue
+            if tags["all"]["num_tags"] >= 200:
+                trivial = tags
+            known = {group: tags[group] for group in ("top25", "top200") if tags["all"]["num_tags"] >= int(group[3:])}
+            rows.append({
+                "system": title,
+                "tags": tags["all"]["num_tags"],
+                **tag_cells(known),
+                "minutes": run["training"]["seconds"]["training"] / 60,
+                "paper: error": paper_error(name),
+            })  # fmt: skip
+    if trivial:
+        for name, title in (("predict_nothing", "*nothing*"), ("most_frequent", "*the most frequent*")):
+            cells = tag_cells({group: trivial[group][name] for group in ("top25", "top200")})
+            rows.append({"system": title, "tags": None, **cells, "minutes": None, "paper: error": None})
+    return rows
+
+
+def paper_error(name: str) -> str | None:
+    errors = PAPER_VI.get(name)
+    if errors is None:
+        return None
+    return " / ".join(f"{error} %" for error in (errors if isinstance(errors, tuple) else (errors,)))
+
+
+def tag_cells(groups: dict[str, dict]) -> dict:
+    """Hamming error, miss rate and mean average precision of the two groups; F1 is in the results files."""
+    cells = {}
+    for group, prefix in (("top25", "top 25: "), ("top200", "top 200: ")):
+        scores = groups.get(group, {})
+        for title, metric in (("Hamming error", "hamming_error"), ("miss rate", "miss_rate")):
+            cells[prefix + title] = spread([scores[metric]]) if metric in scores else None
+        cells[prefix + "mAP"] = scores.get("mean_average_precision")
+    return cells
+
+
+def ablations(folder: Path, experiments: Iterable[tuple[str, str]]) -> list[dict]:
+    """What the ingredients give: (name, flags) → accuracy in both modalities and tag mAP from the image alone."""
+    rows = []
+    for name, flags in experiments:
+        runs = read_runs(folder, name)
+        maps = [run["image"]["tags"]["all"]["mean_average_precision"] for run in runs if "tags" in run["image"]]
+        if runs:
+            rows.append({
+                "flags": f"`{flags}`" if flags else "(as it is)",
+                "seeds": len(runs),
+                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                "tag mAP": statistics.mean(maps) if maps else None,
+            })  # fmt: skip
+    return rows
+
+
+def cell_text(column: str, value) -> str:
+    """A cell as Markdown: shares in percent with their deviation, – for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        deviation = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+        return f"{value['mean']:.1%}{deviation}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if "mAP" in column else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def markdown(rows: list[dict]) -> str:
+    """A table; text to the left, numbers to the right.
+
+    Raises:
+        FileNotFoundError: there are no rows, that is no runs.
+    """
+    if not rows:
+        raise FileNotFoundError("no run of this table")
+    columns = list(rows[0])
+    ruler = "|".join("---" if isinstance(rows[0][c], str) and "%" not in rows[0][c] else "---:" for c in columns)
+    lines = [f"| {' | '.join(column.strip() for column in columns)} |", f"|{ruler}|"]
+    lines += [f"| {' | '.join(cell_text(column, row[column]) for column in columns)} |" for row in rows]
+    return "\n".join(lines)

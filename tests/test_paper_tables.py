@@ -1,0 +1,81 @@
+"""Tables IV to VI: from results files over seeds, with the paper's figures apart."""
+
+import json
+
+import pytest
+
+from modeling_mfdn.evaluation.paper_tables import (
+    CALIBRATED,
+    SHARE,
+    TEST,
+    ablations,
+    cell_text,
+    markdown,
+    read_runs,
+    table_4,
+    table_5,
+    table_6,
+)
+
+
+def write_run(folder, name, top1, file=TEST, error=0.25, num_tags=300, modality="image"):
+    scores = {"hamming_error": error, "miss_rate": 0.3, "mean_average_precision": 0.6}
+    trivial = {
+        "predict_nothing": {"hamming_error": 0.36},
+        "most_frequent": {"miss_rate": 0.42, "mean_average_precision": 0.36},
+    }
+    tags = {group: {"num_tags": num_tags, **scores, **trivial} for group in ("top25", "top200", "all")}
+    accuracy = {"top1_accuracy": top1, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.8}
+    (folder / name).mkdir(exist_ok=True)
+    run = {modality: accuracy | {"tags": tags}, "training": {"seconds": {"training": 90.0}}}
+    (folder / name / file).write_text(json.dumps(run))
+
+
+def test_seeds_are_averaged_counted_and_never_mixed_with_other_rows(tmp_path):
+    for name, top1 in (("vit-0", 0.8), ("vit-2", 0.9), ("vit_dafre-0", 0.1), ("mfdn-10", 0.25)):
+        write_run(tmp_path, name, top1)
+    rows = table_5(tmp_path)
+    assert [row["system"] for row in rows] == ["unimodal ViT", "**MFDN**"]
+    assert rows[0]["seeds"] == 2 and rows[0]["image: top-1"]["mean"] == pytest.approx(0.85)
+    assert "| unimodal ViT | 2 | 85.0% ± 7.1 | 90.0% ± 0.0 |" in markdown(rows)
+    assert rows[1]["with tags: top-1"] is None and rows[1]["paper: with tags"] == "89.87 %"
+    assert len(read_runs(tmp_path, "vit")) == 2
+
+
+def test_the_share_is_another_table_with_other_figures_of_the_paper(tmp_path):
+    write_run(tmp_path, "mfdn-0", 0.5, file=SHARE)
+    assert table_5(tmp_path) == []
+    assert table_5(tmp_path, SHARE)[0]["paper: image"] == "85.21 %"
+
+
+def test_table_4_compares_the_two_training_sets_on_the_share(tmp_path):
+    write_run(tmp_path, "vit_dafre-0", 0.5, file=SHARE)
+    write_run(tmp_path, "vit-0", 0.75, file=SHARE)
+    rows = table_4(tmp_path)
+    assert [row["trained on"] for row in rows] == ["DAF:re-style", "Dan:mul"]
+    assert [row["paper: top-1"] for row in rows] == ["82.68 %", "84.16 %"]
+
+
+def test_table_6_shows_only_groups_that_a_system_knows_and_prefers_fitted_thresholds(tmp_path):
+    write_run(tmp_path, "mfdn-0", 0.8)
+    write_run(tmp_path, "mfdn-0", 0.8, file=CALIBRATED, error=0.125)
+    write_run(tmp_path, "label2label_25-0", 0.8, num_tags=25)
+    rows = {row["system"]: row for row in table_6(tmp_path)}
+    assert rows["Label2Label"]["top 200: mAP"] is None and rows["Label2Label"]["minutes"] == 1.5
+    assert rows["**MFDN**"]["top 25: Hamming error"]["mean"] == 0.125
+    assert rows["*nothing*"]["top 25: Hamming error"]["mean"] == 0.36 and rows["*nothing*"]["top 25: mAP"] is None
+    assert rows["**MFDN**"]["paper: error"] == "26.42 % / 28.73 %"
+
+
+def test_ingredients_are_named_by_their_flags(tmp_path):
+    write_run(tmp_path, "linear-0", 0.5)
+    rows = ablations(tmp_path, [("linear", "--mask_schedule linear_hold"), ("never_run", "--x")])
+    assert len(rows) == 1 and rows[0]["flags"] == "`--mask_schedule linear_hold`" and rows[0]["tag mAP"] == 0.6
+
+
+def test_cells_say_percent_deviation_or_nothing():
+    assert cell_text("x", {"mean": 0.5, "std": None}) == "50.0%"
+    assert cell_text("x", {"mean": 0.5, "std": 0.0123}) == "50.0% ± 1.2"
+    assert (cell_text("tag mAP", 0.1234), cell_text("minutes", 4.56), cell_text("x", None)) == ("0.123", "4.6", "–")
+    with pytest.raises(FileNotFoundError):
+        markdown([])
