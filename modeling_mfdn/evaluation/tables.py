@@ -134,6 +134,20 @@ def tag_slots() -> str:
     return "\n".join(rows)
 
 
+def tag_scaling() -> str:
+    """A training step by the number of tags, against MFDN with as many: bench_tag_scaling.py."""
+    systems = read("tag_scaling.json")["systems"]
+    rows = []
+    for num_tags, ours in systems["mfdn"].items():
+        row = {"tags": int(num_tags)}
+        for name, title in (("mfdn", "MFDN"), ("multi_label", "multi-label"), ("label2label", "Label2Label")):
+            point = systems[name].get(num_tags)
+            row[f"{title}: time"] = point and f"{point['seconds'] / ours['seconds']:.2f}"
+            row[f"{title}: memory"] = point and f"{point['peak_mb']:,} MB"
+        rows.append(row)
+    return markdown(rows)
+
+
 BLOCKS = {
     "parameters": parameters,
     "accuracy": accuracy,
@@ -146,6 +160,7 @@ BLOCKS = {
     "shard_cost": shard_cost,
     "stages": stages,
     "step_cost": step_cost,
+    "tag_scaling": tag_scaling,
     "tag_slots": tag_slots,
 }
 
