@@ -53,6 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="also accuracy by the number of training images and the most confused characters, with pictures of both",
     )
     parser.add_argument(
+        "--push_to_hub", action="store_true", help="upload the --model folder with these results and a fresh card"
+    )
+    parser.add_argument("--hub_model_id", help="NAME/REPOSITORY to upload to (default: the folder's name)")
+    parser.add_argument("--hub_dataset_id", help="the data set on the Hub, for the leaderboard entry")
+    parser.add_argument(
         "--tag_order",
         default="random",
         choices=["random", "alphabetical", "frequency"],
@@ -118,6 +123,10 @@ def main(argv: list[str] | None = None) -> dict:
     path = output_path(args.model, args.split, args.output)
     if args.calibrate and (args.split != "validation" or not Path(args.model).is_dir()):
         raise ValueError("--calibrate fits on --split validation, never on test, and needs a --model folder.")
+    if args.push_to_hub and not Path(args.model).is_dir():
+        raise ValueError("--push_to_hub uploads a --model folder; this one is not on this machine.")
+    if (args.hub_model_id or args.hub_dataset_id) and not args.push_to_hub:
+        raise ValueError("--hub_model_id and --hub_dataset_id go with --push_to_hub.")
     # Here, because `evaluate` takes seconds to import and --help should not.
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
@@ -134,6 +143,8 @@ def main(argv: list[str] | None = None) -> dict:
     from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
     from modeling_mfdn.evaluation.figures import reliability_plot
     from modeling_mfdn.evaluation.hints import accuracy_by_hints
+    from modeling_mfdn.publishing.cards import write_hub_files
+    from modeling_mfdn.publishing.publish import publish_model
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
     accelerator = Accelerator()
@@ -208,6 +219,10 @@ def main(argv: list[str] | None = None) -> dict:
             print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {calibration.temperature:g}")
             print(f"Temperature and thresholds are stored in {args.model}.")
         print(f"Everything else: {path}")
+        if Path(args.model).is_dir() and path.parent == Path(args.model):  # the card is about files beside it
+            write_hub_files(args.model, args.hub_model_id, args.hub_dataset_id)
+        if args.push_to_hub:
+            publish_model(args.model, args.hub_model_id or Path(args.model).resolve().name, args.hub_dataset_id)
     accelerator.end_training()
     return results
 

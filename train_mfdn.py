@@ -28,6 +28,8 @@ from modeling_mfdn.configuration_mfdn import MODALITIES
 from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.pretrained import load_vision_weights
+from modeling_mfdn.publishing.cards import write_hub_files
+from modeling_mfdn.publishing.publish import publish_model
 from modeling_mfdn.tag_tokenizer import build_processor
 from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.data import (
@@ -330,6 +332,8 @@ def main(argv: list[str] | None = None) -> dict:
     check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
     use_all_cores(args.world_size)
     set_seed(args.seed)
+    # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end.
+    push_to_hub, args.push_to_hub = args.push_to_hub, False
 
     # ------------------------------------------------------------------ data
     seconds: dict[str, float] = {}
@@ -406,6 +410,11 @@ def main(argv: list[str] | None = None) -> dict:
             print(format_results(results))
             print("Seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
             show(args.output_dir, test_split)
+    if trainer.is_world_process_zero():
+        write_hub_files(args.output_dir, args.hub_model_id)
+        if push_to_hub:
+            repository = args.hub_model_id or Path(args.output_dir).resolve().name
+            publish_model(args.output_dir, repository, private=args.hub_private_repo, token=args.hub_token)
     return results
 
 

@@ -1,0 +1,283 @@
+"""The model card and the files beside it, from what training and evaluation left in the folder and nothing else.
+
+    python -m modeling_mfdn.publishing.cards mfdn [--model_id NAME/mfdn] [--dataset_id NAME/danmul]
+
+train_mfdn.py and evaluate_mfdn.py write the card by themselves. A README.md of your own is left alone.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from safetensors import safe_open
+
+TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"
+MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
+EMBEDDED_DUMP = "mini_booru"
+SYSTEMS = {
+    "mfdn": "MFDN",
+    "mfdn-multi-label": "a plain multi-label classifier, which MFDN is compared with",
+    "mfdn-label2label": "Label2Label, which MFDN is compared with",
+}
+MODALITIES = {"image": "image", "image+tags": "image + tags"}
+METRICS = {"top1_accuracy": "top-1", "top5_accuracy": "top-5", "macro_top1_accuracy": "macro top-1"}
+TAG_GROUPS = {"top25": "25 most frequent", "top200": "200 most frequent", "all": "all"}
+
+
+def write_hub_files(folder: str | Path, model_id: str | None = None, dataset_id: str | None = None) -> bool:
+    """README.md, .eval_results/, handler.py and requirements.txt of a saved model.
+
+    Args:
+        folder: with config.json and processor_config.json; results.json, trainer_state.json, the pictures, and
+            build.json of the data set that results.json names are used where they are there.
+        model_id: what the snippets load; default: the folder's name.
+        dataset_id: the data set on the Hub, which .eval_results/ needs.
+
+    Returns:
+        False if README.md is somebody's own, which is left alone; the other files are written anyway.
+
+    Raises:
+        ValueError: the folder holds no saved model.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists() or not (folder / "processor_config.json").exists():
+        raise ValueError(f"{folder} holds no saved model: expected config.json and processor_config.json.")
+    here = Path(__file__).parent
+    shutil.copy(here / "handler.py", folder / "handler.py")
+    (folder / "requirements.txt").write_text("transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n")
+    results = read_json(folder / "results.json")
+    if dataset_id and results:
+        write_eval_results(folder, results, dataset_id)
+    readme = folder / "README.md"
+    if readme.exists() and MARKER not in readme.read_text(encoding="utf-8"):
+        return False
+    text = model_card(folder, model_id or folder.resolve().name, dataset_id)
+    unfinished = readme.with_name("README.md.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(readme)
+    return True
+
+
+def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> str:
+    """README.md of a saved model."""
+    config, processor = read_json(folder / "config.json"), read_json(folder / "processor_config.json")
+    results, state = read_json(folder / "results.json"), read_json(folder / "trainer_state.json")
+    build = read_json(Path(results.get("dataset", ""), "build.json")) if results else {}
+    reads_tags = config.get("modality") != "image"
+    characters = config.get("id2label") or {}
+    drawn = build.get("source") == EMBEDDED_DUMP
+    data = ModelCardData(
+        license="apache-2.0" if drawn else "other",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["anime", "character-identification", "tag-prediction", "multimodal", "mfdn"],
+        datasets=[dataset_id] if dataset_id else None,
+        model_name=plain(model_id.split("/")[-1]) if results else None,
+        eval_results=eval_results(results) or None,
+        widget=[{"src": "example.png", "example_title": "Example"}] if (folder / "example.png").exists() else None,
+    )
+    system = SYSTEMS.get(config.get("model_type"), "MFDN")
+    if config.get("model_type") == "mfdn":
+        system += "" if reads_tags else " without its text branch (a unimodal ViT)"
+        system += ", without tag decoder (no MLM)" if reads_tags and not config.get("num_decoder_layers", 4) else ""
+    names_tags = bool(results.get("image", {}).get("tags")) or (reads_tags and config.get("num_decoder_layers", 4))
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        marker=MARKER,
+        name=plain(model_id.split("/")[-1]),
+        model_id=model_id.replace('"', ""),
+        what="Names the character in an anime illustration"
+        + (" and writes its tags." if names_tags else ".")
+        + what_it_takes(reads_tags, bool(names_tags)),
+        system=system,
+        num_characters=f"{len(characters):,}",
+        num_tags=f"{config.get('num_tags', 25_404):,}",
+        image_size=config.get("image_size", 128),
+        parameters=f"{count_parameters(folder) / 1e6:,.1f} M",
+        reads_tags=reads_tags,
+        example_tag=example_tag(folder),
+        example_picture=(folder / "example.png").exists(),
+        training_picture=(folder / "training_curves.png").exists(),
+        results=bool(results),
+        num_images=f"{results.get('num_images', 0):,}",
+        dataset=plain(results.get("dataset", "")),
+        split=plain(results.get("split", "")),
+        date=plain(results.get("date", "")),
+        tag_threshold=results.get("tag_threshold"),
+        accuracy_table=accuracy_table(results),
+        tag_table=tag_table(results),
+        temperature_line=temperature_line(processor, read_json(folder / "results_validation.json")),
+        threshold_line="a threshold of its own for each, fitted on validation"
+        if processor.get("tag_thresholds")
+        else f"a score of {processor.get('tag_threshold', 0.35)} on, the same for all",
+        data=data_lines(build),
+        ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("counts", {}).get("ratings", {}).items())
+        or "not recorded",
+        training=training_line(results, state),
+        licence_line="The weights were trained on pictures that this project's code drew; Apache-2.0 too."
+        if drawn
+        else "The weights were trained on illustrations whose rights lie with their artists; what that "
+        "means for the weights differs from country to country.",
+    )
+    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def what_it_takes(reads_tags: bool, names_tags: bool) -> str:
+    if not reads_tags:
+        return ""
+    if names_tags:
+        return " The picture alone is enough; tags that you are sure of help."
+    return " It was trained with the tags beside the picture, and expects them: without tags it is much worse."
+
+
+def eval_results(results: dict) -> list[EvalResult]:
+    """Entries of model-index: accuracy in every modality that was measured."""
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=plain(results["dataset"]),
+            dataset_name=plain(Path(results["dataset"]).name),
+            dataset_split=plain(results["split"]),
+            metric_type="accuracy",
+            metric_name=f"{title} accuracy, {MODALITIES[modality]}",
+            metric_value=round(results[modality][metric], 4),
+            metric_args={"modality": modality},
+        )
+        for modality in MODALITIES
+        if modality in results
+        for metric, title in METRICS.items()
+    ]
+
+
+def write_eval_results(folder: Path, results: dict, dataset_id: str) -> None:
+    """.eval_results/: one file a modality, which leaderboards of a data set on the Hub read."""
+    (folder / ".eval_results").mkdir(exist_ok=True)
+    for modality in MODALITIES:
+        if modality in results:
+            entry = EvalResultEntry(
+                dataset_id=dataset_id,
+                task_id=f"character-identification-{results['split']}",
+                value=round(100 * results[modality]["top1_accuracy"], 2),
+                date=results.get("date"),
+                notes=f"top-1 accuracy in percent, {MODALITIES[modality]}",
+            )
+            path = folder / ".eval_results" / f"{modality.replace('+', '_')}.yaml"
+            path.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+
+
+def accuracy_table(results: dict) -> str:
+    rows = [
+        f"| {title} | " + " | ".join(f"{results[modality][metric]:.1%}" for metric in METRICS) + " |"
+        for modality, title in MODALITIES.items()
+        if modality in results
+    ]
+    return "\n".join([f"| | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS), *rows])
+
+
+def tag_table(results: dict) -> str:
+    tags = results.get("image", {}).get("tags")
+    if not tags:
+        return ""
+    rows = []
+    for group, title in TAG_GROUPS.items():
+        scores = tags[group]
+        cells = [f"{scores['mean_average_precision']:.3f}", f"{scores['miss_rate']:.1%}"]
+        cells += [f"{scores['hamming_error']:.2%}", f"{scores['predict_nothing']['hamming_error']:.2%}"]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    head = "| tags | mean average precision | miss rate | Hamming error | naming nothing |"
+    return "\n".join([head, "|---|---:|---:|---:|---:|", *rows])
+
+
+def temperature_line(processor: dict, validation: dict) -> str:
+    temperature = processor.get("temperature", 1.0)
+    if temperature == 1.0:
+        return "as the model gives them, not calibrated"
+    calibration = validation.get("calibration", {})
+    error = f": expected calibration error {calibration['error_after']:.3f} there" if calibration else ""
+    return f"calibrated on validation (temperature {temperature:g}){error}"
+
+
+def data_lines(build: dict) -> str:
+    """What the data set is and what its rules dropped, from build.json."""
+    if not build:
+        return ""
+    counts = build["counts"]
+    splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
+    head = f"Dan:mul built from `{plain(build['source'])}`: {counts['posts']:,} posts ({splits})."
+    rules = [
+        f"| {plain(rule['rule'])} | {rule['posts_dropped']:,} | {rule['tags_dropped']:,} |" for rule in build["rules"]
+    ]
+    return "\n".join([head, "", "| rule | posts dropped | tags dropped |", "|---|---:|---:|", *rules])
+
+
+def training_line(results: dict, state: dict) -> str:
+    """How it was trained, from results.json and trainer_state.json."""
+    training = results.get("training")
+    if not training and not state:
+        return ""
+    found = []
+    if state:
+        found.append(f"{state.get('epoch', 0):g} epochs, {state.get('global_step', 0):,} steps")
+    if training:
+        flags = " ".join(training["flags"]).replace("`", "")
+        found.append(f"`train_mfdn.py {flags}`".replace(" `", "`"))
+    return f"Trained for {': '.join(found)}." if state else f"Trained with {found[0]}."
+
+
+def count_parameters(folder: Path) -> int:
+    """From the headers of the weights, without loading them."""
+    total = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():
+                size = 1
+                for length in weights.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def example_tag(folder: Path) -> str:
+    """The most frequent tag that reads well in a snippet."""
+    vocabulary = read_json(folder / "tokenizer.json").get("model", {}).get("vocab", {})
+    words = [tag for tag in vocabulary if tag.replace("_", "").isalnum()]
+    return words[0] if words else "long_hair"
+
+
+def plain(text: str) -> str:
+    """Untrusted text for Markdown: no line breaks, no markup, no HTML, no template."""
+    return "".join(c for c in " ".join(str(text).split()) if c not in "`|<>[]{}*\\")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; {} if there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 after an error of the input, in one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="saved model")
+    parser.add_argument("--model_id", help="what the snippets load (default: the folder's name)")
+    parser.add_argument("--dataset_id", help="the data set on the Hub")
+    args = parser.parse_args(argv)
+    try:
+        written = write_hub_files(args.folder, args.model_id, args.dataset_id)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.folder}/README.md " + ("is written" if written else "is your own text and was left alone"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

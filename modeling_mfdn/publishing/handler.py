@@ -1,0 +1,70 @@
+"""Inference Endpoints: the platform makes an `EndpointHandler` of the repository's folder and calls it.
+
+It is copied beside the weights and imports nothing of this package but what lies there.
+"""
+
+import base64
+import binascii
+import io
+from typing import Any
+
+from PIL import Image
+from transformers import pipeline
+
+PARAMETERS = ("top_k", "tag_threshold", "max_tags", "tags")
+
+
+class EndpointHandler:
+    """`{"inputs": picture, "parameters": {…}}` → `{"characters": [{"label", "score"}], "tags": […]}`.
+
+    Args:
+        path: folder with model, processor and code.
+    """
+
+    def __init__(self, path: str = ""):
+        # The platform runs this repository's code anyway: this file is part of it.
+        self.tagger = pipeline("character-tagging", model=path or ".", trust_remote_code=True)
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Name what is in a picture.
+
+        Args:
+            data: "inputs" is a PIL picture, bytes, a base64 string (also as data:…;base64,…), or `{"image": one of
+                these, "tags": [...]}`; "parameters" may hold top_k, tag_threshold, max_tags, and tags as hints.
+
+        Returns:
+            Characters and tags, best first; `{"error": sentence}` for input that cannot be used.
+        """
+        try:
+            if not isinstance(data, dict) or "inputs" not in data:
+                raise ValueError('Expected {"inputs": picture}.')
+            inputs, parameters = data["inputs"], dict(data.get("parameters") or {})
+            if unknown := sorted(parameters.keys() - set(PARAMETERS)):
+                raise ValueError(f"Unknown parameters {unknown}; known are {', '.join(PARAMETERS)}.")
+            tags = parameters.pop("tags", None)
+            if isinstance(inputs, dict):
+                inputs, tags = inputs.get("image"), inputs.get("tags", tags)
+            return self.tagger(to_picture(inputs), tags=tags, **parameters)
+        except (ValueError, TypeError, OSError) as error:
+            return {"error": str(error)}
+
+
+def to_picture(inputs: Any) -> Any:
+    """PIL picture of what was sent. Never a path or an address: the endpoint's disk and network are not the caller's.
+
+    Raises:
+        ValueError: neither bytes, base64 nor a picture.
+    """
+    if isinstance(inputs, Image.Image):
+        return inputs
+    if isinstance(inputs, str):
+        try:
+            inputs = base64.b64decode(inputs.rpartition("base64,")[2], validate=True)
+        except binascii.Error as error:
+            raise ValueError("Expected a picture as base64 text, found text that is none.") from error
+    if not isinstance(inputs, bytes | bytearray):
+        raise ValueError(f"Expected a picture, bytes or base64 text, found {type(inputs).__name__}.")
+    try:
+        return Image.open(io.BytesIO(inputs))
+    except Exception as error:  # PIL has a dozen error types for broken files
+        raise ValueError(f"Expected a picture, found {len(inputs):,} bytes that are none: {error}") from error

@@ -1,0 +1,154 @@
+"""Put a trained model or a built data set on the Hub.
+
+    python -m modeling_mfdn.publishing.publish model mfdn NAME/mfdn --dry_run
+    python -m modeling_mfdn.publishing.publish model mfdn NAME/mfdn --dataset_id NAME/danmul
+    python -m modeling_mfdn.publishing.publish dataset danmul NAME/danmul
+
+Needs a token that may write (`hf auth login`, or HF_TOKEN). Interrupted, the same command goes on: what is already
+there is not sent again. Checkpoints, logs and pickles stay home.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import filter_repo_objects
+
+from .cards import write_hub_files
+
+MODEL_FILES = ("config.json", "processor_config.json", "tokenizer.json")
+STAYS_HOME = ["checkpoint-*", "runs/*", ".cache/*", "*.bin", "*.pt", "*.pth", "*.pkl", "log.txt"]
+STAYS_HOME += ["*.unfinished", "*.tmp"]
+
+
+def publish_model(folder: str | Path, repository: str, dataset_id: str | None = None, **options) -> str | None:
+    """Write the card with the repository's name into its snippets and upload the folder; see [`upload`].
+
+    Raises:
+        ValueError: the folder holds no complete model.
+    """
+    folder = Path(folder)
+    missing = [name for name in MODEL_FILES if not (folder / name).exists()]
+    if not any(folder.glob("model*.safetensors")):
+        missing.append("model.safetensors")
+    if missing or (folder / "unfinished_save").exists():
+        found = ", ".join(missing) or "the end of a save that was interrupted"
+        raise ValueError(f"{folder} is not a complete model: {found} is missing. Train it, or save it again.")
+    write_hub_files(folder, model_id=repository, dataset_id=dataset_id)
+    # Weights in another number of shards would stay beside the new ones.
+    return upload(folder, repository, "model", delete_patterns=["model*.safetensors", "*.index.json"], **options)
+
+
+def publish_dataset(folder: str | Path, repository: str, **options) -> str | None:
+    """Upload a built data set; see [`upload`].
+
+    Raises:
+        ValueError: a shard that build.json names is not there, or of another size.
+    """
+    folder = Path(folder)
+    build = folder / "build.json"
+    if not build.exists() or not (folder / "README.md").exists():
+        raise ValueError(f"{folder} is no data set of build_danmul: it needs build.json and README.md.")
+    record = json.loads(build.read_text(encoding="utf-8"))
+    shards = [("data", shard) for shard in record["shards"]]
+    shards += [("share", shard) for shard in record.get("share", {}).get("shards", [])]
+    for part, shard in shards:
+        path = folder / part / shard["file"]
+        size = path.stat().st_size if path.exists() else None
+        if size != shard["bytes"]:
+            found = "is missing" if size is None else f"has {size:,} bytes"
+            raise ValueError(f"{path} {found}, build.json says {shard['bytes']:,}. Build the data set again.")
+    return upload(folder, repository, "dataset", delete_patterns=["data/*.parquet", "share/*.parquet"], **options)
+
+
+def upload(
+    folder: Path,
+    repository: str,
+    repo_type: str,
+    *,
+    delete_patterns: list[str],
+    private: bool | None = None,
+    revision: str | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+    message: str | None = None,
+) -> str | None:
+    """One commit (several, for very large folders) with everything but [`STAYS_HOME`].
+
+    Args:
+        repository: NAME/REPOSITORY; it is created if it is not there.
+        delete_patterns: files of an older upload that this one no longer has.
+        private: None = as it is; a new repository is then public.
+        revision: branch; it is created if it is not there.
+
+    Returns:
+        The commit, which users should pin; None with `dry_run`.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    sizes = {name: (folder / name).stat().st_size for name in filter_repo_objects(names, ignore_patterns=STAYS_HOME)}
+    for name, size in sizes.items():
+        print(f"{size:>15,}  {name}")
+    print(f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files for the {repo_type} {repository}")
+    if dry_run:
+        return None
+    api = HfApi(token=token)
+    api.create_repo(repository, repo_type=repo_type, private=private, exist_ok=True)
+    if revision:
+        api.create_branch(repository, branch=revision, repo_type=repo_type, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repository,
+        repo_type=repo_type,
+        folder_path=folder,
+        revision=revision,
+        ignore_patterns=STAYS_HOME,
+        delete_patterns=delete_patterns,
+        commit_message=message or f"Upload {folder.resolve().name}",
+    )
+    print(f'Published: {commit.commit_url}\nPin it: revision="{commit.oid}"')
+    return commit.oid
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("what", choices=["model", "dataset"])
+    add("folder", help="written by train_mfdn.py, or by dataset_scripts.build_danmul")
+    add("repository", help="NAME/REPOSITORY on the Hub")
+    add("--dataset_id", help="of a model: the data set on the Hub that it was measured on, for the leaderboard entry")
+    add("--private", action="store_true", default=None, help="a new repository is private")
+    add("--revision", help="branch (default: main)")
+    add("--message", help="of the commit")
+    add("--dry_run", action="store_true", help="only say what would be uploaded")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 after an error, in one sentence."""
+    args = vars(build_parser().parse_args(argv))
+    what, folder, repository = args.pop("what"), args.pop("folder"), args.pop("repository")
+    dataset_id = args.pop("dataset_id")
+    try:
+        if what == "model":
+            publish_model(folder, repository, dataset_id, **args)
+        elif dataset_id:
+            raise ValueError("--dataset_id is of a model; a data set is its own.")
+        else:
+            publish_dataset(folder, repository, **args)
+    except HTTPError as error:  # HTTPError of the Hub is an OSError too: this one first
+        print(f"error: {one_line(error)} Nothing is half-published: run the same command again.", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""The model card: only from files, true where they are missing, and its snippets run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from modeling_mfdn.publishing.cards import MARKER, main, model_card, plain, write_hub_files
+
+
+def scores(top1):
+    tags = {"mean_average_precision": 0.5, "miss_rate": 0.25, "hamming_error": 0.125}
+    tags |= {"predict_nothing": {"hamming_error": 0.375}}
+    return {"top1_accuracy": top1, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.3,
+            "tags": {group: tags for group in ("top25", "top200", "all")}}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tiny_model, tiny_processor, tmp_path):
+    folder = tmp_path / "mfdn"
+    tiny_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def measured(folder, tmp_path):
+    """With results on a data set whose build.json is at hand."""
+    dataset = tmp_path / "danmul"
+    dataset.mkdir()
+    counts = {"posts": 31, "splits": {"train": 20, "validation": 4, "test": 7}, "ratings": {"g": 30, "s": 1}}
+    rules = [{"rule": "min_posts", "posts_dropped": 1234, "tags_dropped": 5}]
+    build = {"source": "my_dump", "counts": counts, "rules": rules}
+    (dataset / "build.json").write_text(json.dumps(build))
+    results = {"dataset": str(dataset), "split": "test", "num_images": 7, "date": "2026-01-02", "tag_threshold": 0.35}
+    results |= {"image": scores(0.51), "image+tags": scores(0.62), "training": {"flags": ["--seed", "3"]}}
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "trainer_state.json").write_text(json.dumps({"epoch": 2.0, "global_step": 1234}))
+    return folder
+
+
+def test_a_model_without_results_says_not_measured(folder):
+    assert write_hub_files(folder)
+    text = (folder / "README.md").read_text()
+    assert "Not measured yet" in text and "was not at hand" in text and "not recorded" in text
+    assert ModelCard(text).data.pipeline_tag == "image-classification" and "%" not in text
+
+
+def test_figures_are_those_of_the_files(measured):
+    text = model_card(measured, "tester/mfdn", "tester/danmul")
+    for wanted in ("| image | 51.0% | 90.0% | 30.0% |", "| image + tags | 62.0% |", "| min_posts | 1,234 | 5 |",
+                   "`g` 30, `s` 1", "2 epochs, 1,234 steps: `train_mfdn.py --seed 3`",
+                   "train 20, validation 4, test 7",
+                   "6 characters, 11 tags", "measured 2026-01-02", "| 0.500 | 25.0% | 12.50% | 37.50% |"):  # fmt: skip
+        assert wanted in text, wanted
+    data = ModelCard(text).data
+    found = {(entry.metric_name, entry.metric_value) for entry in data.eval_results}
+    assert ("top-1 accuracy, image", 0.51) in found and ("top-1 accuracy, image + tags", 0.62) in found
+    assert data.library_name == "transformers" and data.datasets == ["tester/danmul"] and data.license == "other"
+
+
+def test_leaderboard_entries_are_one_file_a_modality(measured):
+    write_hub_files(measured, "tester/mfdn", "tester/danmul")
+    entry = yaml.safe_load((measured / ".eval_results" / "image_tags.yaml").read_text())[0]
+    assert entry["dataset"]["id"] == "tester/danmul" and entry["value"] == 62.0 and "image + tags" in entry["notes"]
+
+
+def test_a_text_of_somebodys_own_is_left_alone(measured):
+    (measured / "README.md").write_text("mine")
+    assert not write_hub_files(measured) and (measured / "README.md").read_text() == "mine"
+    assert (measured / "handler.py").exists()
+    (measured / "README.md").write_text(f"{MARKER}\nold")
+    assert write_hub_files(measured) and "old" not in (measured / "README.md").read_text().split("#")[0]
+
+
+def test_names_from_data_cannot_break_out_of_the_card(measured):
+    results = json.loads((measured / "results.json").read_text())
+    results["split"] = "test`\n\n# Free GPUs <script>{{ 7 * 7 }}</script>|"
+    (measured / "results.json").write_text(json.dumps(results))
+    text = model_card(measured, "tester/mfdn")
+    assert "<script>" not in text and "\n# Free" not in text and "49" not in text
+    assert plain("a`b|c\nd") == "abc d"
+
+
+def test_systems_are_told_apart(measured):
+    config = json.loads((measured / "config.json").read_text())
+    for changes, wanted in (
+        ({"modality": "image"}, "a unimodal ViT"),
+        ({"num_decoder_layers": 0}, "no MLM"),
+        ({"model_type": "mfdn-label2label", "modality": "image"}, "Label2Label"),
+    ):
+        (measured / "config.json").write_text(json.dumps(config | changes))
+        assert wanted in model_card(measured, "tester/mfdn")
+    assert "tags=[" not in model_card(measured, "tester/mfdn")
+
+
+def test_folders_without_a_model_are_refused_in_one_sentence(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "holds no saved model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_snippets_of_the_card_run(measured, picture):
+    write_hub_files(measured)
+    picture.save(measured.parent / "picture.png")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (measured / "README.md").read_text(), flags=re.DOTALL))
+    assert code.count("from_pretrained") == 2 and "tags=[" in code
+    done = subprocess.run([sys.executable, "-c", code], cwd=measured.parent, capture_output=True, text=True,
+                          env=os.environ | {"HF_HUB_OFFLINE": "1"})  # fmt: skip
+    assert done.returncode == 0 and "'label'" in done.stdout, done.stderr
