@@ -196,7 +196,7 @@ class Label2LabelModel(BaselineModel):
             init.zeros_(module.bias)
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
-        states = self.queries.weight.expand(len(vision_states), -1, -1)  # [B, K, D]
+        states = self.queries.weight.expand(vision_states.shape[0], -1, -1)  # [B, K, D]
         for layer in self.query_decoder:
             states = layer(states, vision_states, **kwargs)
         first = self.query_head(self.dropout(self.query_norm(states))).clamp(-MAX_LOGIT, MAX_LOGIT)

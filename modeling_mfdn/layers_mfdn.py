@@ -121,7 +121,7 @@ class MFDNVisionEmbeddings(nn.Module):
                 "MFDNProcessor makes them from pictures of any size."
             )
         patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)  # [B, P - 1, D]
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + self.position_embeddings)
 
 

@@ -160,7 +160,7 @@ class MFDNModel(MFDNPreTrainedModel):
             )
         visible = self.pack_visible_tags(input_ids, attention_mask) if input_ids is not None else None
         vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
-        text_states, text_mask = self.encode_tags(visible, len(vision_states), **kwargs)  # [B, N + 2, D] or None
+        text_states, text_mask = self.encode_tags(visible, vision_states.shape[0], **kwargs)  # [B, N + 2, D] or None
         vision_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
 
         character_embedding = vision_states[:, 0]
@@ -273,7 +273,7 @@ class MFDNModel(MFDNPreTrainedModel):
         mask vector, padding too, so that the number of tags does not leak."""
         config = self.config
         hidden_slots = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight  # [T, D]
-        queries = hidden_slots.expand(len(vision_states), -1, -1)
+        queries = hidden_slots.expand(vision_states.shape[0], -1, -1)
         if visible is None:
             queries = torch.cat([text_states[:, :1], queries[:, 1:-1], text_states[:, 1:]], dim=1)
         else:
@@ -285,7 +285,7 @@ class MFDNModel(MFDNPreTrainedModel):
         """Decoded state [B, 1, D] of one hidden slot: with tags in random order every hidden slot learns the same
         distribution, so one asks for all at a fraction of the decoder's and the head's cost."""
         query = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight[1]
-        queries = torch.cat([text_states, query.expand(len(vision_states), 1, -1)], dim=1)
+        queries = torch.cat([text_states, query.expand(vision_states.shape[0], 1, -1)], dim=1)
         attention_mask = None
         if visible is not None:
             attention_mask = create_bidirectional_mask(

@@ -51,9 +51,12 @@ def build_app(tagger: Any):
             with gradio.Column():
                 picture = gradio.Image(type="pil", label="Picture", image_mode=None)
                 hints = gradio.Dropdown(
-                    vocabulary, multiselect=True, max_choices=processor.max_tags, label="Hints: tags that you are sure of",
+                    vocabulary,
+                    multiselect=True,
+                    max_choices=processor.max_tags,
+                    label="Hints: tags that you are sure of",
                     visible=config.modality == "image+tags",
-                )  # fmt: skip
+                )
                 threshold = gradio.Slider(0, 1, value=processor.tag_threshold, step=0.01, label="Tags from a score of")
             with gradio.Column():
                 characters = gradio.Label(label="Characters", num_top_classes=5)

@@ -1,0 +1,324 @@
+"""A trained model as ONNX: `model.onnx` (picture alone) and `model_with_tags.onnx` (picture and hints).
+
+    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx
+    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx --int8 --dataset danmul
+
+Inputs: `pixel_values` float32 [B, 3, S, S], RGB in [-1, 1], a picture on a white square (preprocess.json says how);
+with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
+fitted temperature, so softmax gives scores; `tag_scores` [B, K] in [0, 1], -1 for tags that were given. B is free.
+Both graphs are compared with PyTorch before anything is written.
+
+`selected_tags.csv` has the columns that front ends of WD taggers read. Those feed BGR in [0, 255], channels last: they
+need the conversion above.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from .. import MFDNProcessor
+from ..modeling_mfdn import VisibleTags
+
+TOLERANCE = 1e-4
+CHECKED_BATCHES = (1, 3, 8)
+MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
+GENERAL, CHARACTER = 0, 4  # Danbooru's categories
+
+
+class PictureAlone(nn.Module):
+    """(pixel_values) → logits and, if the model names tags, tag_scores."""
+
+    def __init__(self, model: PreTrainedModel, processor: MFDNProcessor):
+        super().__init__()
+        self.model, self.method, self.temperature = model, processor.tag_aggregation, processor.temperature
+        self.is_mfdn = hasattr(model, "tag_embeddings")
+        if self.is_mfdn:  # the text branch has nothing to read: its two states are a constant
+            with torch.no_grad():
+                self.register_buffer("no_tags", model.no_tags_states().clone())
+
+    def forward(self, pixel_values: torch.Tensor):
+        model = self.model
+        if not self.is_mfdn:
+            outputs = model(pixel_values=pixel_values, return_tag_logits=model.config.predicts_tags)
+            logits = outputs.logits / self.temperature
+            return (logits, outputs.tag_logits[:, 0].sigmoid()) if model.config.predicts_tags else logits
+        vision = model.vision_encoder(model.vision_embeddings(pixel_values))
+        vision, text = model.fuse(vision, self.no_tags.expand(pixel_values.shape[0], -1, -1), None)
+        logits = model.character_head(vision[:, 0]) / self.temperature
+        if not model.config.predicts_tags:
+            return logits
+        decode = model.decode_one_slot if model.config.single_tag_query else model.decode_slots
+        return logits, tag_scores(model, decode(vision, text, None), self.method, None)
+
+
+class PictureAndTags(nn.Module):
+    """(pixel_values, input_ids, attention_mask) → the same. The slots are not packed: a graph has fixed shapes."""
+
+    def __init__(self, model: PreTrainedModel, processor: MFDNProcessor):
+        super().__init__()
+        self.model, self.method, self.temperature = model, processor.tag_aggregation, processor.temperature
+        self.register_buffer("positions", torch.arange(model.config.max_tag_tokens)[None])
+
+    def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor):
+        model, config = self.model, self.model.config
+        tag_ids = input_ids[:, 1:-1]
+        is_given = (tag_ids >= config.num_special_tokens) & attention_mask[:, 1:-1].bool()
+        ends = torch.zeros_like(input_ids[:, :1])
+        visible = VisibleTags(
+            input_ids=torch.cat(
+                [ends + config.cls_token_id, tag_ids * is_given + config.pad_token_id * ~is_given,
+                 ends + config.sep_token_id], dim=1
+            ),
+            positions=self.positions.expand_as(input_ids),
+            mask=nn.functional.pad(is_given, (1, 1), value=True),
+        )  # fmt: skip
+        vision = model.vision_encoder(model.vision_embeddings(pixel_values))
+        text, mask = model.encode_tags(visible, pixel_values.shape[0])
+        vision, text = model.fuse(vision, text, mask)
+        logits = model.character_head(vision[:, 0]) / self.temperature
+        if not config.predicts_tags:
+            return logits
+        if config.single_tag_query:
+            scores = tag_scores(model, model.decode_one_slot(vision, text, visible), self.method, None)
+        else:
+            scores = tag_scores(model, model.decode_slots(vision, text, visible), self.method, ~is_given)
+        columns = tag_ids * is_given - config.num_special_tokens * is_given + config.num_tags * ~is_given
+        given = torch.zeros_like(scores[:, :1]).expand(-1, config.num_tags + 1).scatter(1, columns, 1.0)
+        return logits, torch.where(given[:, :-1] > 0, -1.0, scores)
+
+
+def tag_scores(
+    model: PreTrainedModel, decoded: torch.Tensor, method: str, is_hidden: torch.Tensor | None
+) -> torch.Tensor:
+    """[B, K] of `processing_mfdn.aggregate_tag_scores`, in operations that a graph can hold.
+
+    Args:
+        decoded: [B, Q, D] states of the slots.
+        is_hidden: [B, Q], the slots that count; None = all.
+    """
+    probabilities = model.tag_head(decoded).softmax(dim=-1)  # [B, Q, K]
+    num_slots = decoded.shape[1]
+    if is_hidden is not None:
+        probabilities = probabilities * is_hidden[..., None]
+    if method == "max":
+        return probabilities.amax(dim=1)
+    if method == "mean":
+        counted = num_slots if is_hidden is None else is_hidden.sum(dim=1, keepdim=True).clamp(min=1)
+        return probabilities.sum(dim=1) / counted
+    repeats = model.config.max_tags if num_slots == 1 else 1
+    return 1 - torch.exp(torch.log1p(-probabilities).sum(dim=1) * repeats)
+
+
+def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> tuple[torch.Tensor, ...]:
+    """Noise for pictures; posts with every number of tags from 0 to T - 2."""
+    config = model.config
+    generator = torch.Generator().manual_seed(batch_size)
+    pixels = torch.randn(batch_size, config.num_channels, config.image_size, config.image_size, generator=generator)
+    if not with_tags:
+        return (pixels,)
+    input_ids = torch.full((batch_size, config.max_tag_tokens), config.pad_token_id)
+    input_ids[:, 0] = config.cls_token_id
+    for row in range(batch_size):
+        number = min((row * 5) % (config.max_tags + 1), config.num_tags)
+        drawn = torch.randperm(config.num_tags, generator=generator)[:number]
+        input_ids[row, 1 : number + 1] = drawn + config.num_special_tokens
+        input_ids[row, number + 1] = config.sep_token_id
+    return pixels, input_ids, (input_ids != config.pad_token_id).long()
+
+
+def export_graph(module: nn.Module, model: PreTrainedModel, path: Path) -> None:
+    """One ONNX file; weights beside it as NAME.data if they would not fit into it."""
+    with_tags = isinstance(module, PictureAndTags)
+    names = ["pixel_values", "input_ids", "attention_mask"][: 3 if with_tags else 1]
+    batch = torch.export.Dim("batch_size", min=1, max=4096)
+    size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    torch.onnx.export(
+        module.eval(),
+        example_inputs(model, 2, with_tags),
+        path,
+        dynamo=True,
+        input_names=names,
+        output_names=["logits", "tag_scores"][: 2 if model.config.predicts_tags else 1],
+        dynamic_shapes=[{0: batch} for _ in names],
+        external_data=size > MAX_BYTES,
+        verbose=False,
+    )
+
+
+def open_graph(path: Path):
+    """An onnxruntime session on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run_graph(session, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    names = [entry.name for entry in session.get_inputs()]
+    feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+    return [torch.from_numpy(values) for values in session.run(None, feed)]
+
+
+def compare_with_pytorch(model: PreTrainedModel, processor: MFDNProcessor, session, with_tags: bool) -> float:
+    """Largest difference of logits (at temperature 1) and tag scores to `model` and `processor` themselves.
+
+    Raises:
+        ValueError: it is above 1e-4.
+    """
+    largest = 0.0
+    for batch_size in CHECKED_BATCHES:
+        inputs = example_inputs(model, batch_size, with_tags)
+        with torch.no_grad():
+            outputs = model(**dict(zip(("pixel_values", "input_ids", "attention_mask"), inputs, strict=False)))
+        wanted = [outputs.logits]
+        if outputs.tag_logits is not None:
+            given = None
+            if with_tags:
+                tokens = [processor.tokenizer.convert_ids_to_tokens(row.tolist(), True) for row in inputs[1]]
+                given = tokens if any(tokens) else None
+            wanted.append(processor._tag_scores(outputs.tag_logits, given))
+        found = run_graph(session, inputs)
+        found[0] = found[0] * processor.temperature
+        largest = max([largest, *((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))])
+    if largest > TOLERANCE:
+        raise ValueError(f"The graph differs from PyTorch by {largest:.1e}, allowed is {TOLERANCE:.0e}.")
+    return largest
+
+
+def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset: str, split: str) -> dict[str, float]:
+    """Top-1 accuracy on a split; with tags if the graph takes them."""
+    from torch.utils.data import DataLoader
+
+    from ..training.data import MFDNCollator, load_split
+    from ..training.images import apply_color
+
+    rows = load_split(dataset, split)
+    loader = DataLoader(rows, batch_size=32, collate_fn=MFDNCollator(model.config, tags, training=False))
+    hits = 0
+    for batch in loader:
+        inputs = [apply_color(batch["pixel_values"], batch.get("color_matrix")).contiguous()]
+        if len(session.get_inputs()) > 1:
+            inputs += [batch["input_ids"], batch["attention_mask"]]
+        hits += int((run_graph(session, inputs)[0].argmax(dim=1) == batch["labels"]).sum())
+    return {"top1_accuracy": hits / len(rows), "images": len(rows)}
+
+
+def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset: str | None) -> None:
+    """selected_tags.csv: tag_id, name, category (0 general, 4 character), count; general tags in the model's order."""
+    counts: list[dict[str, int]] = [{}, {}]
+    if dataset:
+        for known, file, name in ((counts[0], "tags.json", "tag"), (counts[1], "characters.json", "character")):
+            entries = json.loads(Path(dataset, file).read_text(encoding="utf-8"))
+            known.update({entry.get(name, entry.get("name")): entry["posts"] for entry in entries})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["tag_id", "name", "category", "count"])
+        rows = [(tag, GENERAL, counts[0].get(tag, 0)) for tag in tags]
+        rows += [(name, CHARACTER, counts[1].get(name, 0)) for name in characters]
+        writer.writerows([number, *row] for number, row in enumerate(rows))
+
+
+def export(model_folder: str, output: Path, int8: bool, dataset: str | None, split: str) -> dict:
+    """All files into an empty folder. Returns what onnx.json says."""
+    model = AutoModelForImageClassification.from_pretrained(model_folder).eval()
+    processor = MFDNProcessor.from_pretrained(model_folder)
+    config = model.config
+    tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
+    characters = [config.id2label[label] for label in range(config.num_labels)]
+    modules = {"model": PictureAlone(model, processor)}
+    if config.modality == "image+tags":
+        modules["model_with_tags"] = PictureAndTags(model, processor)
+    report: dict = {"tolerance": TOLERANCE, "graphs": {}}
+    for name, module in modules.items():
+        path = output / f"{name}.onnx"
+        export_graph(module, model, path)
+        entry = {"largest_difference": compare_with_pytorch(model, processor, open_graph(path), name != "model")}
+        files = [path]
+        if int8:
+            files.append(quantized(path))
+        for file in files:
+            size = sum(part.stat().st_size for part in output.glob(f"{file.name}*"))
+            entry[file.stem] = {"bytes": size}
+            if dataset:
+                entry[file.stem] |= accuracy_of_graph(open_graph(file), model, tags, dataset, split) | {"split": split}
+        report["graphs"][name] = entry
+    write_tag_table(output / "selected_tags.csv", tags, characters, dataset)
+    image_processor = processor.image_processor
+    preprocess = {
+        "image_size": config.image_size, "mean": list(image_processor.image_mean),
+        "std": list(image_processor.image_std), "white_square": processor.pad_square, "resample": "bicubic",
+        "characters": characters, "tags": tags, "num_special_tokens": config.num_special_tokens,
+        "cls_token_id": config.cls_token_id, "sep_token_id": config.sep_token_id, "pad_token_id": config.pad_token_id,
+        "max_tag_tokens": config.max_tag_tokens, "tag_threshold": processor.tag_threshold,
+        "tag_thresholds": processor.tag_thresholds, "temperature_applied": processor.temperature,
+    }  # fmt: skip
+    (output / "preprocess.json").write_text(json.dumps(preprocess, ensure_ascii=False), encoding="utf-8")
+    (output / "onnx.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
+        if Path(model_folder, name).exists():
+            shutil.copy(Path(model_folder, name), output / name)
+    return report
+
+
+def quantized(path: Path) -> Path:
+    """The graph with int8 weights beside it: a quarter of the size."""
+    import logging
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    target = path.with_name(f"{path.stem}_int8.onnx")
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step that gains nothing here
+    quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=path.stat().st_size > MAX_BYTES)
+    return target
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, help="folder written by train_mfdn.py, or an id on the Hub")
+    add("--output", default="mfdn_onnx", help="folder to write (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace a folder that is there")
+    add("--int8", action="store_true", help="also graphs with int8 weights")
+    add("--dataset", help="measure the accuracy of every graph on this data set, and count its tags")
+    add("--split", default="validation", choices=["validation", "test"], help="of the data set (default: %(default)s)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 after an error, in one sentence."""
+    args = build_parser().parse_args(argv)
+    output = Path(args.output)
+    try:
+        if output.exists() and not args.overwrite:
+            raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
+        with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
+            unfinished = Path(work, "onnx")
+            unfinished.mkdir()
+            report = export(args.model, unfinished, args.int8, args.dataset, args.split)
+            if output.exists():
+                shutil.rmtree(output)
+            os.replace(unfinished, output)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. Run: pip install 'mfdn[onnx]'", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report["graphs"], indent=2))
+    print(f"Written: {output}/")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
