@@ -90,7 +90,7 @@ def test_a_multi_label_classifier_exports_with_its_tags(tiny_config, tags, save,
 
 
 @pytest.mark.slow
-def test_large_weights_lie_beside_the_graph_and_int8_is_smaller(tiny_model, tiny_processor, save, tmp_path, monkeypatch):
+def test_large_weights_lie_beside_and_int8_is_smaller(tiny_model, tiny_processor, save, tmp_path, monkeypatch):
     folder = save(tiny_model, tiny_processor)
     report = export(folder, tmp_path / "int8", "--int8")["model"]
     assert report["model_int8"]["bytes"] < report["model"]["bytes"]

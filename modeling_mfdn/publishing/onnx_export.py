@@ -273,13 +273,11 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
 
 def quantized(path: Path) -> Path:
     """The graph with int8 weights beside it: a quarter of the size."""
-    import logging
-
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_name(f"{path.stem}_int8.onnx")
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step that gains nothing here
-    quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=path.stat().st_size > MAX_BYTES)
+    is_large = path.with_name(f"{path.name}.data").exists()
+    quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=is_large)
     return target
 
 
