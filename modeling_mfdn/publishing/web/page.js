@@ -1,0 +1,273 @@
+// Everything happens here: the picture becomes numbers, the graphs run, the page shows what they say.
+import * as ort from "./onnxruntime/ort.wasm.min.mjs";
+import { toPixels } from "./picture.js";
+
+ort.env.wasm.numThreads = 1; // more need headers that a static page cannot set
+ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
+
+const MAX_FILE_BYTES = 64 * 2 ** 20;
+const NUM_CHARACTERS = 5;
+const NUM_SUGGESTIONS = 8;
+const element = (id) => document.getElementById(id);
+
+const page = { pixels: null, hints: [], struck: new Set(), shown: [], run: 0 };
+let model; // page.json: names, sizes, thresholds
+const sessions = {}; // file → promise of a session; the second graph loads when a hint first needs it
+
+function say(text, isError = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("error", isError);
+}
+
+function session(file) {
+  sessions[file] ??= ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
+  return sessions[file];
+}
+
+async function start() {
+  try {
+    const answer = await fetch("page.json");
+    if (!answer.ok) throw new Error(`page.json: ${answer.status}`);
+    model = await answer.json();
+    document.title = model.title;
+    element("title").textContent = model.title;
+    const count = (list) => list.length.toLocaleString("en");
+    element("known").textContent = `It knows ${count(model.characters)} characters and ${count(model.tags)} tags.`;
+    element("hints-part").hidden = !model.graph_with_tags;
+    model.ids = new Map(model.tags.map((tag, i) => [tag, i + model.num_special_tokens]));
+    await session(model.graph);
+    say("Ready.");
+    if (page.pixels) await update();
+  } catch (error) {
+    console.error(error);
+    say("The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.", true);
+  } finally {
+    element("results").ariaBusy = "false";
+  }
+}
+
+async function takePicture(file) {
+  if (!file) return;
+  if (file.size > MAX_FILE_BYTES) return say(`${file.name} is larger than 64 MB.`, true);
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file); // upright, as EXIF says
+  } catch {
+    return say(`${file.name || "What you gave"} is no picture that this browser can read.`, true);
+  }
+  if (!model) await starting;
+  if (!model) return;
+  page.pixels = toPixels(bitmap, model);
+  bitmap.close();
+  page.struck.clear();
+  const preview = element("preview");
+  URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  preview.alt = `Your picture: ${file.name || "pasted"}`;
+  preview.hidden = false;
+  element("invitation").textContent = "Another one: drop, paste, or";
+  await update();
+}
+
+// Runs the graph that fits and shows what it says; of several runs at once only the last is shown.
+async function update() {
+  if (!page.pixels || !model) return;
+  const run = ++page.run;
+  say("Looking…");
+  element("results").ariaBusy = "true";
+  const started = performance.now();
+  const side = model.image_size;
+  const feeds = { pixel_values: new ort.Tensor("float32", page.pixels, [1, 3, side, side]) };
+  const withTags = page.hints.length > 0;
+  if (withTags) Object.assign(feeds, encodeTags(page.hints));
+  try {
+    const graph = await session(withTags ? model.graph_with_tags : model.graph);
+    const outputs = await queue(() => graph.run(feeds));
+    if (run !== page.run) return;
+    showCharacters(softmax(outputs.logits.data));
+    showTags(outputs.tag_scores?.data);
+    say(`Done in ${Math.round(performance.now() - started)} ms.`);
+  } catch (error) {
+    console.error(error);
+    if (run === page.run) say("The model stopped with an error. Reload the page.", true);
+  }
+  element("results").ariaBusy = "false";
+}
+
+let running = Promise.resolve();
+function queue(task) { // a session runs one thing at a time
+  running = running.catch(() => {}).then(task);
+  return running;
+}
+
+function encodeTags(tags) {
+  const ids = [model.cls_token_id, ...tags.map((tag) => model.ids.get(tag)), model.sep_token_id];
+  const row = (values, rest) =>
+    new ort.Tensor("int64",
+      BigInt64Array.from({ length: model.max_tag_tokens }, (_, i) => BigInt(values[i] ?? rest)),
+      [1, model.max_tag_tokens]);
+  return { input_ids: row(ids, model.pad_token_id), attention_mask: row(ids.map(() => 1), 0) };
+}
+
+function softmax(logits) {
+  const highest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Array.from(logits, (value) => Math.exp(value - highest));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((value) => value / sum);
+}
+
+const percent = (score) => `${Math.round(100 * score)} %`;
+
+function best(scores, number) {
+  return Array.from(scores, (score, i) => [score, i]).sort((a, b) => b[0] - a[0]).slice(0, number);
+}
+
+function showCharacters(scores) {
+  element("characters").replaceChildren(...best(scores, NUM_CHARACTERS).map(([score, i]) => {
+    const item = document.createElement("li");
+    const bar = text("i", ""); // the number says the same
+    bar.style.width = `${100 * score}%`;
+    item.append(bar, text("span", model.characters[i]), text("span", percent(score)));
+    return item;
+  }));
+}
+
+function showTags(scores) {
+  element("tags-part").hidden = !scores;
+  const threshold = (i) => model.tag_thresholds?.[i] ?? model.tag_threshold;
+  page.shown = best(scores ?? [], scores?.length).filter(([score, i]) => score >= Math.max(threshold(i), 1e-9))
+    .map(([score, i]) => [model.tags[i], score]).filter(([tag]) => !page.struck.has(tag));
+  element("tags").replaceChildren(...page.shown.map(([tag, score]) => {
+    const buttons = [button("×", `Strike ${tag}`, () => { page.struck.add(tag); showTags(scores); })];
+    if (model.graph_with_tags) buttons.unshift(button("✓", `${tag} is a hint`, () => addHint(tag)));
+    return chip(tag, score, buttons);
+  }));
+  element("copy").disabled = page.shown.length + page.hints.length === 0;
+}
+
+function showHints() {
+  element("hints").replaceChildren(...page.hints.map((tag) => chip(tag, null, [button("×", `Remove ${tag}`, () => {
+    page.hints = page.hints.filter((hint) => hint !== tag);
+    showHints();
+    element("hint").focus();
+    update();
+  })])));
+}
+
+function addHint(tag) {
+  const limit = model.max_tag_tokens - 2;
+  if (page.hints.length === limit) return say(`The model reads ${limit} hints at most.`, true);
+  if (!page.hints.includes(tag)) page.hints.push(tag);
+  showHints();
+  return update();
+}
+
+// Names come from data that strangers tagged: they are text, never markup.
+function text(kind, content) {
+  return Object.assign(document.createElement(kind), { textContent: content });
+}
+
+function button(content, label, action) {
+  const made = text("button", content);
+  made.type = "button";
+  made.ariaLabel = label;
+  made.title = label;
+  made.addEventListener("click", action);
+  return made;
+}
+
+function chip(tag, score, buttons) {
+  const item = document.createElement("li");
+  const label = text("span", tag);
+  if (score !== null) label.append(" ", text("small", percent(score)));
+  item.append(label, ...buttons);
+  return item;
+}
+
+// ---------------------------------------------------------------- the list of suggestions (an ARIA combobox)
+const input = element("hint");
+const list = element("suggestions");
+
+function suggest() {
+  const wanted = input.value.trim().toLowerCase().replace(/[\s_]+/g, "_");
+  const found = [];
+  if (wanted && model) {
+    const isFree = (tag) => !page.hints.includes(tag);
+    for (const matches of [(tag) => tag.startsWith(wanted), (tag) => tag.indexOf(wanted) > 0]) {
+      for (const tag of model.tags) {
+        if (found.length === NUM_SUGGESTIONS) break;
+        if (matches(tag) && isFree(tag)) found.push(tag);
+      }
+    }
+  }
+  list.replaceChildren(...found.map((tag, i) => {
+    const item = text("li", tag);
+    item.id = `suggestion-${i}`;
+    item.role = "option";
+    item.ariaSelected = "false";
+    item.addEventListener("pointerdown", (event) => { event.preventDefault(); choose(tag); });
+    return item;
+  }));
+  show(found.length > 0);
+}
+
+function show(isOpen) {
+  list.hidden = !isOpen;
+  input.ariaExpanded = String(isOpen);
+  input.removeAttribute("aria-activedescendant");
+}
+
+function move(step) {
+  const items = [...list.children];
+  if (list.hidden || !items.length) return;
+  const old = items.findIndex((item) => item.ariaSelected === "true");
+  const next = old === -1 && step < 0 ? items.length - 1 : (old + step + items.length) % items.length;
+  items.forEach((item, i) => { item.ariaSelected = String(i === next); });
+  input.setAttribute("aria-activedescendant", items[next].id);
+}
+
+function choose(tag) {
+  input.value = "";
+  show(false);
+  addHint(tag);
+}
+
+function enter() {
+  const items = [...list.children];
+  const chosen = items.find((item) => item.ariaSelected === "true") ?? items[0];
+  if (!list.hidden && chosen) return choose(chosen.textContent);
+  if (input.value.trim()) say(`The model does not know the tag ${input.value.trim()}.`, true);
+}
+
+input.addEventListener("input", suggest);
+input.addEventListener("blur", () => show(false));
+input.addEventListener("keydown", (event) => {
+  const actions = { ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: enter, Escape: () => show(false) };
+  if (!actions[event.key]) return;
+  event.preventDefault();
+  actions[event.key]();
+});
+
+// ---------------------------------------------------------------- ways to give a picture
+const drop = element("drop");
+element("file").addEventListener("change", (event) => takePicture(event.target.files[0]));
+document.addEventListener("paste", (event) => takePicture(event.clipboardData?.files[0]));
+document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  file ? takePicture(file) : say("That was no file. Save the picture first, or copy and paste it.", true);
+});
+element("copy").addEventListener("click", async () => {
+  const line = [...page.hints, ...page.shown.map(([tag]) => tag)].join(", ");
+  try {
+    await navigator.clipboard.writeText(line);
+    say("Copied.");
+  } catch {
+    say(line);
+  }
+});
+
+const starting = start();

@@ -1,0 +1,163 @@
+"""A page in the browser that names characters and tags: a folder of static files, which needs no server of ours.
+
+    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx --int8
+    python -m modeling_mfdn.publishing.web_page --onnx mfdn_onnx --output site --int8
+    python -m modeling_mfdn.publishing.web_page --output site --serve
+
+The folder is also a static Space of the Hub. Nothing is loaded from elsewhere when it is used; onnxruntime-web is
+fetched once from the npm registry when the page is built, and kept.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import urllib.request
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HOME
+
+STATIC = Path(__file__).parent / "web"
+RUNTIME_VERSION = "1.30.0"
+RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
+RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+PAGE_KEYS = ("image_size", "mean", "std", "characters", "tags", "num_special_tokens", "cls_token_id", "sep_token_id",
+             "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
+
+
+def runtime_folder(given: str | None) -> Path:
+    """The folder with onnxruntime-web's files: `given`, or fetched once into the cache.
+
+    Args:
+        given: a folder that holds them (dist/ of the npm package), or the package's .tgz; None = the cache.
+
+    Raises:
+        ValueError: `given` holds no such files, or what was fetched is not what was expected.
+    """
+    if given and Path(given).is_dir():
+        missing = [name for name in RUNTIME_FILES if not Path(given, name).exists()]
+        if missing:
+            raise ValueError(f"{given} lacks {', '.join(missing)}: expected dist/ of onnxruntime-web.")
+        return Path(given)
+    cache = Path(HF_HOME, "mfdn", f"onnxruntime-web-{RUNTIME_VERSION}")
+    if not given and all((cache / name).exists() for name in RUNTIME_FILES):
+        return cache
+    if given:
+        data = Path(given).read_bytes()
+    else:
+        print(f"Fetching {RUNTIME_URL}", flush=True)
+        with urllib.request.urlopen(RUNTIME_URL, timeout=120) as answer:
+            data = answer.read(200 * 2**20)
+    if base64.b64encode(hashlib.sha512(data).digest()).decode() != RUNTIME_SHA512:
+        raise ValueError(f"{given or RUNTIME_URL} is not onnxruntime-web {RUNTIME_VERSION}: its SHA-512 differs.")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        package = Path(work, "package.tgz")
+        package.write_bytes(data)
+        with tarfile.open(package) as archive:
+            for name in RUNTIME_FILES:  # by name: nothing else of the archive is unpacked
+                Path(work, name).write_bytes(archive.extractfile(f"package/dist/{name}").read())
+                os.replace(Path(work, name), cache / name)
+    return cache
+
+
+def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) -> None:
+    """Write the folder.
+
+    Raises:
+        ValueError: `onnx` is not what onnx_export writes, or its weights lie beside the graph, which a page cannot
+            hold in memory.
+    """
+    suffix = "_int8" if int8 else ""
+    graph, with_tags = (onnx / f"{name}{suffix}.onnx" for name in ("model", "model_with_tags"))
+    if not graph.exists() or not (onnx / "preprocess.json").exists():
+        wanted = f"{graph.name} and preprocess.json"
+        raise ValueError(f"Expected {wanted} in {onnx}: run modeling_mfdn.publishing.onnx_export"
+                         f"{' --int8' if int8 else ''} first.")  # fmt: skip
+    if Path(f"{graph}.data").exists():
+        raise ValueError(f"{graph} keeps its weights in a second file: it is too large for a page. Try --int8.")
+    for source in STATIC.iterdir():
+        shutil.copy(source, output / source.name)
+    shutil.copytree(runtime, output / "onnxruntime", ignore=lambda _, names: set(names) - set(RUNTIME_FILES))
+    shutil.copy(graph, output / "model.onnx")
+    if with_tags.exists():
+        shutil.copy(with_tags, output / "model_with_tags.onnx")
+    preprocess = json.loads((onnx / "preprocess.json").read_text(encoding="utf-8"))
+    page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
+    page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
+    (output / "page.json").write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
+    front = {"title": title, "sdk": "static", "license": "apache-2.0", "pinned": False}
+    lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
+    (output / "README.md").write_text(f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n")
+
+
+class PageHandler(SimpleHTTPRequestHandler):
+    """Static files, with the types that browsers insist on."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
+        ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",
+        ".onnx": "application/octet-stream", ".json": "application/json",
+    }  # fmt: skip
+
+    def log_message(self, *args):
+        pass
+
+
+def page_server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the folder on 127.0.0.1; port 0 takes any."""
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--onnx", help="folder from modeling_mfdn.publishing.onnx_export; without it, --output is only served")
+    add("--output", default="site", help="folder of the page (default: %(default)s)")
+    add("--int8", action="store_true", help="take the graphs with int8 weights: a quarter of the download")
+    add("--title", default="Who is in the picture?", help="(default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace a folder that is there")
+    add("--onnxruntime_web", metavar="PATH", help="onnxruntime-web's dist/ or .tgz, where there is no network")
+    add("--serve", nargs="?", type=int, const=8000, metavar="PORT", help="serve it here afterwards (PORT: 8000)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 after an error, in one sentence."""
+    args = build_parser().parse_args(argv)
+    output = Path(args.output)
+    try:
+        if args.onnx:
+            if output.exists() and not args.overwrite:
+                raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
+            with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
+                unfinished = Path(work, "site")
+                unfinished.mkdir()
+                build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
+                if output.exists():
+                    shutil.rmtree(output)
+                os.replace(unfinished, output)
+            print(f"Written: {output}/")
+        elif not (output / "page.json").exists():
+            raise ValueError(f"{output} holds no page: build it with --onnx first.")
+        if args.serve is not None:
+            with page_server(output, args.serve) as server:
+                print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)", flush=True)
+                server.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
