@@ -8,6 +8,7 @@ that begin with "paper".
 """
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -183,7 +184,7 @@ def markdown(rows: list[dict]) -> str:
     if not rows:
         raise FileNotFoundError("no run of this table")
     columns = list(rows[0])
-    ruler = "|".join("---" if isinstance(rows[0][c], str) and "%" not in rows[0][c] else "---:" for c in columns)
+    ruler = "|".join("---:" if re.match(r"[\d–]", cell_text(c, rows[0][c])) else "---" for c in columns)
     lines = [f"| {' | '.join(column.strip() for column in columns)} |", f"|{ruler}|"]
     lines += [f"| {' | '.join(cell_text(column, row[column]) for column in columns)} |" for row in rows]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
 from .experiments import EXPERIMENTS
 from .figures import hints_curve
-from .paper_tables import SHARE, SYSTEMS, ablations, markdown, table_4, table_5, table_6
+from .paper_tables import SHARE, SYSTEMS, ablations, markdown, spread, table_4, table_5, table_6
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
@@ -148,6 +148,34 @@ def tag_scaling() -> str:
     return markdown(rows)
 
 
+def onnx_cost() -> str:
+    """Latency against PyTorch (bench_onnx.py), and top-1 accuracy on the test split (onnx_export --dataset)."""
+    graphs, exported = read("bench_onnx.json")["graphs"], read("onnx.json")["graphs"]
+    rows = []
+    for title, variants in graphs.items():
+        graph = title.split(",")[0]
+        for name, values in variants.items():
+            entry = exported[graph].get({"ONNX": graph, "ONNX int8": f"{graph}_int8"}.get(name), {})
+            rows.append({
+                "graph": f"`{title.replace(',', '`,', 1)}",
+                "runs on": name,
+                "time": f"{values['ratio']:.2f}",
+                "latency": f"{1000 * values['seconds']:.1f} ms",
+                "size": f"{entry['bytes'] / 1e6:.1f} MB" if entry else None,
+                "top-1": spread([entry["top1_accuracy"]]) if entry else None,
+            })  # fmt: skip
+    return markdown(rows)
+
+
+def tagging_speed() -> str:
+    """Pictures per second of `mfdn-tag`: bench_tagging.py."""
+    rows = [
+        {"": name, "time": f"{values['ratio']:.2f}", "pictures a second": round(values["pictures_per_second"])}
+        for name, values in read("bench_tagging.json")["variants"].items()
+    ]
+    return markdown(rows)
+
+
 BLOCKS = {
     "parameters": parameters,
     "accuracy": accuracy,
@@ -162,6 +190,8 @@ BLOCKS = {
     "step_cost": step_cost,
     "tag_scaling": tag_scaling,
     "tag_slots": tag_slots,
+    "onnx_cost": onnx_cost,
+    "tagging_speed": tagging_speed,
 }
 
 
