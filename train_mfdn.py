@@ -377,7 +377,10 @@ def main(argv: list[str] | None = None) -> dict:
     results = {}
     if trainer.is_world_process_zero():
         save_artifacts(model, processor, args.output_dir)
-        training_curves(trainer.state.log_history, Path(args.output_dir, "training_curves.png"))
+        try:
+            training_curves(trainer.state.log_history, Path(args.output_dir, "training_curves.png"))
+        except ValueError as error:  # a run of a few steps has nothing to draw, and its model is as good as any
+            print(f"No training curves: {error}")
     trainer.save_state()
     if script.evaluate_test:
         test_split = load_split(script.dataset, "test")

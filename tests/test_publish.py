@@ -181,6 +181,26 @@ print(json.dumps({"sizes": {name: len(rows) for name, rows in whole.items()},
     assert found["sizes"] == counts["splits"] and found["same"] and len(found["names"]) == counts["characters"]
 
 
+@pytest.mark.slow
+def test_training_and_evaluation_push_what_they_made(hub, run_child, tmp_path):
+    dump = write_dump(tmp_path / "dump", random_posts())
+    assert build(dump, tmp_path / "danmul", "--workers", "1") == 0
+    flags = ["--dataset", str(tmp_path / "danmul"), "--recipe", "quick", "--max_steps", "2", "--output_dir",
+             str(tmp_path / "trained"), "--push_to_hub", "--hub_model_id", "tester/trained", "--use_cpu",
+             "--evaluate_test", "False", "--save_steps", "1", "--eval_strategy", "no"]  # fmt: skip
+    run_child("import sys, train_mfdn; train_mfdn.main(sys.argv[1:])", *flags, ours=True)
+    files = hub.files("tester/trained")
+    assert {"model.safetensors", "README.md", "handler.py", "tokenizer.json", "trainer_state.json"} <= set(files)
+    assert b"Not measured yet" in files["README.md"] and not [name for name in files if "checkpoint" in name]
+    flags = ["--model", str(tmp_path / "trained"), "--dataset", str(tmp_path / "danmul"), "--push_to_hub",
+             "--hub_model_id", "tester/trained", "--hub_dataset_id", "tester/danmul"]  # fmt: skip
+    run_child("import sys, evaluate_mfdn; evaluate_mfdn.main(sys.argv[1:])", *flags, ours=True)
+    files = hub.files("tester/trained")
+    assert b"Not measured yet" not in files["README.md"] and ".eval_results/image.yaml" in files
+    top1 = json.loads(files["results.json"])["image"]["top1_accuracy"]
+    assert f"| image | {top1:.1%} |" in files["README.md"].decode()
+
+
 def test_folders_that_are_not_complete_are_refused(model_folder, tmp_path, capsys):
     (model_folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="model.safetensors is missing"):
