@@ -60,7 +60,7 @@ def build_app(tagger: Any):
                 threshold = gradio.Slider(0, 1, value=processor.tag_threshold, step=0.01, label="Tags from a score of")
             with gradio.Column():
                 characters = gradio.Label(label="Characters", num_top_classes=5)
-                tags = gradio.Label(label="Tags", visible=config.num_tags > 0)
+                tags = gradio.Label(label="Tags", show_heading=False, visible=config.num_tags > 0)
                 line = gradio.Textbox(label="Tags as text", buttons=["copy"], interactive=False)
         for part in (picture, hints, threshold):
             part.change(run, [picture, hints, threshold], [characters, tags, line])
