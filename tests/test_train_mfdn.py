@@ -240,6 +240,15 @@ def test_defaults_are_the_paper_with_a_dataset_and_quick_without():
     assert (script.model_size, asked.learning_rate) == ("small", 0.5)  # a flag wins over the recipe
 
 
+def test_recipes_are_laid_over_one_another_and_a_flag_wins():
+    flags = "--dataset danmul --recipe quick best --mask_peak 0.2 --use_cpu"
+    script, asked = train_mfdn.parse_arguments(flags.split())
+    assert (script.model_size, script.mask_schedule, asked.image_pass_weight) == ("tiny", "per_post", 1.0)
+    assert script.mask_peak == 0.2
+    script, asked = train_mfdn.parse_arguments("--dataset danmul --recipe best --use_cpu".split())
+    assert (script.model_size, script.mask_schedule, asked.optim) == ("large", "per_post", "sgd")
+
+
 def test_unknown_flags_are_errors(capsys):
     with pytest.raises(SystemExit):
         train_mfdn.parse_arguments(["--no_such_flag", "1"])

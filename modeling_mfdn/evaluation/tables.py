@@ -16,7 +16,7 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
-from .experiments import EXPERIMENTS
+from .experiments import ablation_flags
 from .figures import hints_curve
 from .paper_tables import SHARE, SYSTEMS, ablations, markdown, spread, table_4, table_5, table_6
 
@@ -57,8 +57,8 @@ def tag_prediction() -> str:
 
 def ingredients() -> str:
     """What the ingredients give, on both data sets."""
-    flags = [(row.name, row.flags) for row in EXPERIMENTS if "ablation" in row.tables]
-    rows = [{"data set": title} | row for name, title in DATASETS.items() for row in ablations(RESULTS / name, flags)]
+    runs = [(title, ablations(RESULTS / name, ablation_flags())) for name, title in DATASETS.items()]
+    rows = [{"data set": title} | row for title, found in runs for row in found]
     return markdown(rows)
 
 
