@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dafre", help="folder built by DAF:re's rules, with share/ (build_danshare --also_dafre), for Table IV")
     add("--tables", nargs="+", choices=TABLES, default=["IV", "V", "VI"], help="(default: IV V VI)")
     add("--only", nargs="+", metavar="NAME", help="only these rows")
-    add("--seeds", type=int, default=3, help="runs of each row of Table V and best; the others run once (default: %(default)s)")
+    add("--seeds", type=int, default=3, help="runs of each row of V and best; others run once (default: 3)")
     add("--recipe", choices=["quick", "paper"], default="quick", help="of train_mfdn.py (default: %(default)s)")
     add("--copy_results", metavar="DIR", help="copy the results of all runs there, for a report; run nothing")
     add("--list", action="store_true", help="show the commands and their cost, run nothing")
