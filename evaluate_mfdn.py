@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> dict:
     from transformers import AutoModelForImageClassification
 
     from modeling_mfdn import MFDNProcessor
-    from modeling_mfdn.evaluation.calibration import calibrate
+    from modeling_mfdn.evaluation.calibration import calibrate, calibration_error, confidence_bins
     from modeling_mfdn.evaluation.errors import (
         accuracy_by_training_images,
         draw_errors,
@@ -194,10 +194,15 @@ def main(argv: list[str] | None = None) -> dict:
         results["hints"] = accuracy_by_hints(model, loader, accelerator)
     if args.errors:
         training_images = count_training_images(args.dataset, labels, config.num_labels)
-        truth, predicted = predict_characters(model, loader, accelerator)
+        found = predict_characters(model, loader, accelerator, (1.0, processor.temperature))
+        truth, predicted = found["labels"], found["predicted"]
+        hits = (truth == predicted).float()
+        plain, fitted = (calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1))
         results["errors"] = {
             "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
             "most_confused": most_confused(truth, predicted, characters),
+            "expected_calibration_error": {"at_temperature_1": plain, "as_stored": fitted},
+            "temperature": processor.temperature,
         }
     if args.calibrate:
         calibration = calibrate(model, loader, accelerator, aggregation)
@@ -209,6 +214,8 @@ def main(argv: list[str] | None = None) -> dict:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
             print(f"top-1 by number of true tags given   {shares}")
         if args.errors:
+            error = results["errors"]["expected_calibration_error"]
+            print(f"expected calibration error {error['at_temperature_1']:.3f}, as stored {error['as_stored']:.3f}")
             draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
             processor.temperature, processor.tag_thresholds = calibration.temperature, calibration.tag_thresholds

@@ -40,9 +40,11 @@ def test_confusions_count_both_directions_and_leave_out_what_is_right():
 def test_predictions_are_the_models_from_the_image_alone(tiny_model):
     pixel_values = torch.randn(5, 3, 16, 16)
     batches = [{"pixel_values": part, "labels": torch.arange(len(part))} for part in pixel_values.split(3)]
-    labels, predicted = predict_characters(tiny_model.train(), batches, Accelerator(cpu=True))
-    assert labels.tolist() == [0, 1, 2, 0, 1] and tiny_model.training
-    assert predicted.tolist() == tiny_model.eval()(pixel_values).logits.argmax(dim=1).tolist()
+    found = predict_characters(tiny_model.train(), batches, Accelerator(cpu=True), (1.0, 4.0))
+    assert found["labels"].tolist() == [0, 1, 2, 0, 1] and tiny_model.training
+    logits = tiny_model.eval()(pixel_values).logits
+    assert found["predicted"].tolist() == logits.argmax(dim=1).tolist()
+    torch.testing.assert_close(found["confidence"][:, 1], (logits / 4).softmax(dim=1).amax(dim=1))
 
 
 def test_pictures_are_drawn_for_any_number_of_pairs_and_any_name(tmp_path):

@@ -99,9 +99,14 @@ def add_characters(logits: torch.Tensor, labels: torch.Tensor, losses: torch.Ten
     for i, temperature in enumerate(TEMPERATURES):
         log_probabilities = (logits / temperature).log_softmax(dim=1)
         losses[i] += nn.functional.nll_loss(log_probabilities, labels, reduction="sum")
-        confidence = log_probabilities.amax(dim=1).exp()
-        place = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
-        bins[i].index_add_(0, place, torch.stack([torch.ones_like(hits), confidence, hits], dim=1))
+        bins[i] += confidence_bins(log_probabilities.amax(dim=1).exp(), hits)
+
+
+def confidence_bins(confidence: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+    """(number, sum of confidences, sum of hits) [bins, 3] of pictures with a confidence and 1 for right [N]."""
+    place = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
+    values = torch.stack([torch.ones_like(hits), confidence, hits], dim=1)
+    return torch.zeros(CONFIDENCE_BINS, 3).index_add_(0, place, values)
 
 
 def calibration_error(bins: torch.Tensor) -> float:

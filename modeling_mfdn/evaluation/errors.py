@@ -20,27 +20,34 @@ MAX_PAIRS = 6
 
 
 def predict_characters(
-    model: nn.Module, dataloader: Iterable[dict[str, torch.Tensor]], accelerator: Accelerator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(labels [N], predicted labels [N]) of a split in its order, from the image alone, the same on every process.
+    model: nn.Module,
+    dataloader: Iterable[dict[str, torch.Tensor]],
+    accelerator: Accelerator,
+    temperatures: Sequence[float] = (1.0,),
+) -> dict[str, torch.Tensor]:
+    """What the model says of every picture of a split, from the image alone, the same on every process.
 
     Args:
         model: prepared; its training mode is restored.
         dataloader: batches of `MFDNCollator(training=False)`, prepared by `accelerator`.
+        temperatures: n of them, which divide the logits.
+
+    Returns:
+        `labels` and `predicted` labels [N], `confidence` [N, n] of the latter, in [0, 1].
     """
-    labels, predicted, was_training = [], [], model.training
+    found, was_training = [], model.training
     model.eval()
     try:
         for batch in dataloader:
             pixel_values = apply_color(batch["pixel_values"], batch.get("color_matrix"))
             with torch.inference_mode(), accelerator.autocast():
-                best = model(pixel_values=pixel_values, return_tag_logits=False).logits.argmax(dim=1)
-            gathered = accelerator.gather_for_metrics({"labels": batch["labels"], "best": best})
-            labels.append(gathered["labels"].cpu())
-            predicted.append(gathered["best"].cpu())
+                logits = model(pixel_values=pixel_values, return_tag_logits=False).logits.float()
+            confidence = [(logits / temperature).softmax(dim=1).amax(dim=1) for temperature in temperatures]
+            batch = {"labels": batch["labels"], "predicted": logits.argmax(dim=1)}
+            found.append(accelerator.gather_for_metrics(batch | {"confidence": torch.stack(confidence, dim=1)}))
     finally:
         model.train(was_training)
-    return torch.cat(labels), torch.cat(predicted)
+    return {name: torch.cat([batch[name] for batch in found]).cpu() for name in found[0]}
 
 
 def accuracy_by_training_images(
