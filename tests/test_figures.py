@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from modeling_mfdn.evaluation.figures import example_picture, training_curves
+from modeling_mfdn.evaluation.figures import example_picture, hints_curves, training_curves
 
 LOG = [
     {"step": 10, "loss": 5.0, "character_loss": 3.0, "tag_loss": 2.0, "mask_ratio": 0.0, "learning_rate": 1e-3},
@@ -55,3 +55,11 @@ def test_at_most_four_pictures_are_shown(tmp_path):
 def test_different_numbers_of_pictures_and_results_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"\[1, 2, 1\]"):
         example_picture([Image.new("RGB", (9, 9))], [result()] * 2, tmp_path / "figure.png")
+
+
+def test_hints_have_a_panel_for_each_data_set(tmp_path):
+    curve = {"0": 0.1, "4": 0.5, "all": 0.9}
+    hints_curves({"one": {"a": curve, "$b$": curve}}, tmp_path / "one.png")
+    hints_curves({"one": {"a": curve}, "two": {"b": curve}}, tmp_path / "two.png")
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
+        assert two.width == 2 * one.width

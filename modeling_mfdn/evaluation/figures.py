@@ -95,21 +95,25 @@ def reliability_plot(calibration: "Calibration", path: str | Path) -> None:
     figure.savefig(path)
 
 
-def hints_curve(curves: dict[str, dict[str, float]], path: str | Path) -> None:
-    """Accuracy by the number of true tags given, a line for each system: the curve between the columns of Table V.
+def hints_curves(curves: dict[str, dict[str, dict[str, float]]], path: str | Path) -> None:
+    """Accuracy by the number of true tags given, a panel for each data set: what lies between Table V's columns.
 
     Args:
-        curves: {name of the system: {"0": accuracy, "1": …, "all": accuracy}} from `accuracy_by_hints`.
+        curves: {data set: {system: {"0": accuracy, "1": …, "all": accuracy}}} from `accuracy_by_hints`.
     """
-    figure = new_figure(6, 3.6)
-    ax = figure.subplots()
-    for (name, values), color in zip(curves.items(), (BLUE, ORANGE, TEAL, RED), strict=False):
-        ax.plot(list(values), list(values.values()), "o-", color=color, label=name, markersize=5, linewidth=1.8)
-    ax.set_xlabel("true tags given", color=MUTED)
-    ax.set_title("top-1 accuracy", loc="left", fontsize=10, fontweight="bold", color=INK)
-    ax.set_ylim(-0.03, 1.03)
-    ax.legend(frameon=False, fontsize=9)
-    tidy(ax)
+    figure = new_figure(5 * len(curves), 3.6)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for systems in curves.values() for name in systems))
+    colors = dict(zip(names, (TEAL, BLUE, ORANGE, RED), strict=False))
+    for ax, (dataset, systems) in zip(panels, curves.items(), strict=True):
+        for name, values in systems.items():
+            style = {"color": colors[name], "label": name, "markersize": 5, "linewidth": 1.8}
+            ax.plot(list(values), list(values.values()), "o-", **style)
+        ax.set_xlabel("true tags given", color=MUTED)
+        ax.set_title(f"top-1 accuracy, {dataset}", loc="left", fontsize=10, fontweight="bold", color=INK)
+        ax.set_ylim(-0.03, 1.03)
+        ax.legend(frameon=False, fontsize=9, loc="lower right")
+        tidy(ax)
     figure.savefig(path)
 
 

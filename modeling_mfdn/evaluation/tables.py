@@ -17,8 +17,8 @@ import torch
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
 from .experiments import ablation_flags
-from .figures import hints_curve
-from .paper_tables import SHARE, SYSTEMS, ablations, markdown, spread, table_4, table_5, table_6
+from .figures import hints_curves
+from .paper_tables import SHARE, SYSTEMS, ablations, markdown, read_runs, spread, table_4, table_5, table_6
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
@@ -63,20 +63,23 @@ def ingredients() -> str:
 
 
 def hints() -> str:
-    """Top-1 accuracy on the embedded set by how many true tags are given: `evaluate_mfdn.py --hints`."""
-    curves = read_hints()
-    if not curves:
-        raise FileNotFoundError("no run with --hints")
-    numbers = list(next(iter(curves.values())))
-    rows = [f"| true tags given | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
-    rows += [f"| {name} | {' | '.join(f'{values[n]:.1%}' for n in numbers)} |" for name, values in curves.items()]
-    return "\n".join(rows)
+    """Top-1 accuracy by how many true tags are given: `evaluate_mfdn.py --hints`."""
+    found = read_hints()
+    return markdown([
+        {"data set": dataset, "true tags given:": system} | {n: spread([value]) for n, value in values.items()}
+        for dataset, systems in found.items()
+        for system, values in systems.items()
+    ])  # fmt: skip
 
 
-def read_hints() -> dict[str, dict[str, float]]:
-    """The curves of the systems that have one."""
-    files = {name: f"embedded/{system}-0/results_hints.json" for system, name in SYSTEMS.items()}
-    return {name.strip("*"): read(file)["hints"] for name, file in files.items() if (RESULTS / file).exists()}
+def read_hints() -> dict[str, dict[str, dict[str, float]]]:
+    """{data set: {system: {number of tags: accuracy}}} of those that have been run."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for dataset, dataset_name in DATASETS.items():
+        for system, name in SYSTEMS.items():
+            for run in read_runs(RESULTS / dataset, system, "results_hints.json")[:1]:
+                found.setdefault(dataset_name, {})[re.sub(r"[*`]", "", name)] = run["hints"]
+    return found
 
 
 def metadata_cost() -> str:
@@ -226,4 +229,4 @@ if __name__ == "__main__":
     readme = Path(sys.argv[1])
     readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
     if curves := read_hints():
-        hints_curve(curves, FIGURES / "hints.png")
+        hints_curves(curves, FIGURES / "hints.png")
