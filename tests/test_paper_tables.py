@@ -67,10 +67,18 @@ def test_table_6_shows_only_groups_that_a_system_knows_and_prefers_fitted_thresh
     assert rows["**MFDN**"]["paper: error"] == "26.42 % / 28.73 %"
 
 
-def test_ingredients_are_named_by_their_flags(tmp_path):
+def test_ingredients_are_named_by_the_flags_of_their_runs(tmp_path):
     write_run(tmp_path, "linear-0", 0.5)
-    rows = ablations(tmp_path, [("linear", "--mask_schedule linear_hold"), ("never_run", "--x")])
-    assert len(rows) == 1 and rows[0]["flags"] == "`--mask_schedule linear_hold`" and rows[0]["tag mAP"] == 0.6
+    write_run(tmp_path, "mfdn-0", 0.5)
+    for name, flags in (("linear", "--mask_schedule linear_hold --crop_share 0.5 1"), ("mfdn", "")):
+        path = tmp_path / f"{name}-0" / TEST
+        run = json.loads(path.read_text())
+        common = "--dataset danmul --recipe quick --seed 0 --evaluate_test --output_dir runs/x"
+        run["training"]["flags"] = f"{common} {flags}".split()
+        path.write_text(json.dumps(run))
+    rows = ablations(tmp_path, ["linear", "mfdn", "never_run"])
+    assert [row["flags"] for row in rows] == ["`--mask_schedule linear_hold --crop_share 0.5 1`", "(as it is)"]
+    assert rows[0]["tag mAP"] == 0.6
 
 
 def test_cells_say_percent_deviation_or_nothing():

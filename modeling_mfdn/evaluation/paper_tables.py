@@ -146,21 +146,29 @@ def tag_cells(groups: dict[str, dict]) -> dict:
     return cells
 
 
-def ablations(folder: Path, experiments: Iterable[tuple[str, str]]) -> list[dict]:
-    """What the ingredients give: (name, flags) → accuracy in both modalities and tag mAP from the image alone."""
+def ablations(folder: Path, names: Iterable[str]) -> list[dict]:
+    """What the ingredients give: accuracy in both modalities, and tag mAP from the image alone; a row a name."""
     rows = []
-    for name, flags in experiments:
+    for name in names:
         runs = read_runs(folder, name)
         maps = [run["image"]["tags"]["all"]["mean_average_precision"] for run in runs if "tags" in run["image"]]
         if runs:
             rows.append({
-                "flags": f"`{flags}`" if flags else "(as it is)",
+                "flags": own_flags(runs[0]),
                 "seeds": len(runs),
                 "image: top-1": of_runs(runs, "image", "top1_accuracy"),
                 "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
                 "tag mAP": statistics.mean(maps) if maps else None,
             })  # fmt: skip
     return rows
+
+
+def own_flags(run: dict) -> str:
+    """The flags of a run's training but for those that every run has: data, folder, recipe, seed."""
+    common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ")
+    parts = " ".join(run.get("training", {}).get("flags", [])).split("--")[1:]
+    found = [f"--{part.strip()}" for part in parts if not f"{part.strip()} ".startswith(common)]
+    return f"`{' '.join(found)}`" if found else "(as it is)"
 
 
 def cell_text(column: str, value) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
-from .experiments import ablation_flags
+from .experiments import ablation_names
 from .figures import hints_curves
 from .paper_tables import SHARE, SYSTEMS, ablations, markdown, read_runs, spread, table_4, table_5, table_6
 
@@ -57,7 +57,7 @@ def tag_prediction() -> str:
 
 def ingredients() -> str:
     """What the ingredients give, on both data sets."""
-    runs = [(title, ablations(RESULTS / name, ablation_flags())) for name, title in DATASETS.items()]
+    runs = [(title, ablations(RESULTS / name, ablation_names())) for name, title in DATASETS.items()]
     rows = [{"data set": title} | row for title, found in runs for row in found]
     return markdown(rows)
 
