@@ -1,5 +1,6 @@
 """The page in a real browser: it names what Python names, follows hints, and says what it cannot read."""
 
+import io
 import json
 import shutil
 import threading
@@ -117,9 +118,19 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(browser_page, tmp_path)
     page.fill("#hint", "no_such_tag")
     page.keyboard.press("Enter")
     page.expect("#status").to_have_text("The model does not know the tag no_such_tag.")
-    Image.new("RGBA", (31, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    page.set_input_files("#file", tmp_path / "clear.png")
+    clear = io.BytesIO()
+    Image.new("RGBA", (31, 20), (0, 0, 0, 0)).save(clear, "PNG")
+    drop(page, clear.getvalue())
     page.expect("#characters li").to_have_count(5)
+    page.expect("#preview").to_have_attribute("alt", "Your picture: clear.png")
+
+
+def drop(page, data: bytes) -> None:
+    """As if a file were dragged onto the page."""
+    make = """bytes => { const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], "clear.png", { type: "image/png" }));
+        return transfer; }"""
+    page.dispatch_event("#drop", "drop", {"dataTransfer": page.evaluate_handle(make, list(data))})
 
 
 def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):
