@@ -162,9 +162,11 @@ def copy_results(folder: Path, target: Path) -> int:
 def run_row(row: Experiment, seed: int, dataset: str, args: argparse.Namespace) -> bool:
     """Run what is missing of one row and seed; whether all of it is there afterwards."""
     folder = Path(args.output, f"{row.name}-{seed}")
-    for file, command in row.commands(dataset, args.recipe, seed, folder, args.flags).items():
-        if is_done(folder / file):
-            continue
+    commands = row.commands(dataset, args.recipe, seed, folder, args.flags)
+    missing = {file: command for file, command in commands.items() if not is_done(folder / file)}
+    if missing:
+        print(f"\n# {row.name}, seed {seed}, about {row.minutes:g} minutes")
+    for file, command in missing.items():
         print(shlex.join(command), flush=True)
         if args.list:
             continue
@@ -196,7 +198,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(runs)} runs, {len(runs) - len(missing)} trained, about {minutes:.0f} minutes to go on two cores")
     failed = []
     for row, seed in runs:
-        print(f"\n# {row.name}, seed {seed}, about {row.minutes:g} minutes")
         if not run_row(row, seed, args.dafre if row.on_dafre else args.dataset, args):
             failed.append(f"{row.name}-{seed}")
     if failed:

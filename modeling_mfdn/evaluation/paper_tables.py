@@ -165,7 +165,7 @@ def ablations(folder: Path, names: Iterable[str]) -> list[dict]:
 
 def own_flags(run: dict) -> str:
     """The flags of a run's training but for those that every run has: data, folder, recipe, seed."""
-    common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ")
+    common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ", "resume_from")
     parts = " ".join(run.get("training", {}).get("flags", [])).split("--")[1:]
     found = [f"--{part.strip()}" for part in parts if not f"{part.strip()} ".startswith(common)]
     return f"`{' '.join(found)}`" if found else "(as it is)"
