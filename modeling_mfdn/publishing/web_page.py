@@ -134,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     output = Path(args.output)
     try:
+        if args.serve is not None and not 0 <= args.serve <= 65_535:
+            raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
         if args.onnx:
             if output.exists() and not args.overwrite:
                 raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
