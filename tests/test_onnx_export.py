@@ -55,6 +55,7 @@ def test_both_graphs_equal_pytorch_on_any_batch(tiny_model, tiny_processor, save
     assert [row[1] for row in rows[1:]] == [*tags, *characters] and {row[2] for row in rows[1:12]} == {"0"}
     preprocess = json.loads((output / "preprocess.json").read_text())
     assert preprocess["characters"] == characters and preprocess["image_size"] == 16
+    assert preprocess["resample"] == {2: "bilinear", 3: "bicubic"}[tiny_processor.image_processor.resample]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_mfdn.image_reading_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
 from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, main, page_server, runtime_folder
 
@@ -125,12 +126,15 @@ def test_a_dropped_picture_becomes_the_numbers_of_the_processor(browser_page, ti
             const transfer = new DataTransfer();
             transfer.items.add(file);
             document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
-            return [...toPixels(await createImageBitmap(file), model)];
+            const bitmap = await createImageBitmap(file);
+            return ["bilinear", "bicubic"].map((resample) => [...toPixels(bitmap, { ...model, resample })]);
         }""",
         data,
     )
-    wanted = tiny_processor(images=picture)["pixel_values"].flatten()
-    assert (torch.tensor(found) - wanted).abs().max() < 3 * 2 / 255  # three of the 256 steps
+    for resample, pixels in zip((2, 3), found, strict=True):
+        wanted = tiny_processor.image_processor(pad_to_square(picture), resample=resample, return_tensors="pt")
+        difference = (torch.tensor(pixels) - wanted["pixel_values"].flatten()).abs().max()
+        assert difference < 3 * 2 / 255, resample  # three of the 256 steps
     page.expect("#characters li").to_have_count(5)
     assert page.get_attribute("#preview", "alt") == "Your picture: drop.png"
 

@@ -32,6 +32,7 @@ from ..modeling_mfdn import VisibleTags
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
+FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page can resize with
 GENERAL, CHARACTER = 0, 4  # Danbooru's categories
 
 
@@ -227,7 +228,12 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
     """All files into an empty folder. Returns what onnx.json says."""
     model = AutoModelForImageClassification.from_pretrained(model_folder).eval()
     processor = MFDNProcessor.from_pretrained(model_folder)
-    config = model.config
+    config, image_processor = model.config, processor.image_processor
+    if image_processor.resample not in FILTERS:
+        raise ValueError(
+            f"Expected an image processor that resizes with one of {FILTERS}, found resample="
+            f"{image_processor.resample!r}: train with one of them."
+        )
     tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
     characters = [config.id2label[label] for label in range(config.num_labels)]
     modules = {"model": PictureAlone(model, processor)}
@@ -254,10 +260,10 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
                 entry[file.stem] |= {"top1_accuracy_change": change} if file != path else {}
         report["graphs"][name] = entry
     write_tag_table(output / "selected_tags.csv", tags, characters, dataset)
-    image_processor = processor.image_processor
     preprocess = {
         "image_size": config.image_size, "mean": list(image_processor.image_mean),
-        "std": list(image_processor.image_std), "white_square": processor.pad_square, "resample": "bicubic",
+        "std": list(image_processor.image_std), "white_square": processor.pad_square,
+        "resample": FILTERS[image_processor.resample],
         "characters": characters, "tags": tags, "num_special_tokens": config.num_special_tokens,
         "cls_token_id": config.cls_token_id, "sep_token_id": config.sep_token_id, "pad_token_id": config.pad_token_id,
         "max_tag_tokens": config.max_tag_tokens, "max_tags": config.max_tags, "tag_threshold": processor.tag_threshold,

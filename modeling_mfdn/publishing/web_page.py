@@ -29,8 +29,8 @@ RUNTIME_VERSION = "1.30.0"
 RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PAGE_KEYS = ("image_size", "mean", "std", "characters", "tags", "num_special_tokens", "cls_token_id", "sep_token_id",
-             "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
+PAGE_KEYS = ("image_size", "mean", "std", "resample", "characters", "tags", "num_special_tokens", "cls_token_id",
+             "sep_token_id", "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
 
 
 def runtime_folder(given: str | None) -> Path:
