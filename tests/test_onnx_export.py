@@ -55,6 +55,7 @@ def test_both_graphs_equal_pytorch_on_any_batch(tiny_model, tiny_processor, save
     assert [row[1] for row in rows[1:]] == [*tags, *characters] and {row[2] for row in rows[1:12]} == {"0"}
     preprocess = json.loads((output / "preprocess.json").read_text())
     assert preprocess["characters"] == characters and preprocess["image_size"] == 16
+    assert preprocess["resample"] == {2: "bilinear", 3: "bicubic"}[tiny_processor.image_processor.resample]
 
 
 @pytest.mark.slow
@@ -94,6 +95,7 @@ def test_large_weights_lie_beside_and_int8_is_smaller(tiny_model, tiny_processor
     folder = save(tiny_model, tiny_processor)
     report = export(folder, tmp_path / "int8", "--int8")["model"]
     assert report["model_int8"]["bytes"] < report["model"]["bytes"]
+    assert report["model_int8"]["largest_difference"] > report["model"]["largest_difference"]  # measured, not copied
     monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
     export(folder, tmp_path / "large")
     assert (tmp_path / "large" / "model.onnx.data").stat().st_size > 10_000

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_mfdn.image_reading_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
 from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, main, page_server, runtime_folder
 
@@ -110,6 +111,52 @@ def test_the_page_names_what_python_names_and_follows_hints(browser_page, tiny_m
 
 
 @pytest.mark.slow
+def test_a_dropped_picture_becomes_the_numbers_of_the_processor(browser_page, tiny_processor, tmp_path):
+    """Opaque pixels alike to the bit depth; where alpha is partial a canvas blends in 8 bits, once more."""
+    page = browser_page
+    picture = Image.linear_gradient("L").resize((90, 60)).convert("RGBA")
+    picture.paste((200, 30, 60, 128), (10, 10, 50, 40))
+    picture.paste((0, 0, 0, 0), (60, 10, 80, 40))
+    picture.save(tmp_path / "drop.png")
+    data = list((tmp_path / "drop.png").read_bytes())
+    found = page.evaluate(
+        """async (data) => {
+            const { toPixels } = await import("./picture.js");
+            const model = await (await fetch("page.json")).json();
+            const file = new File([new Uint8Array(data)], "drop.png", { type: "image/png" });
+            const transfer = new DataTransfer();
+            transfer.items.add(file);
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+            const bitmap = await createImageBitmap(file);
+            return ["bilinear", "bicubic"].map((resample) => [...toPixels(bitmap, { ...model, resample })]);
+        }""",
+        data,
+    )
+    for resample, pixels in zip((2, 3), found, strict=True):
+        wanted = tiny_processor.image_processor(pad_to_square(picture), resample=resample, return_tensors="pt")
+        difference = (torch.tensor(pixels) - wanted["pixel_values"].flatten()).abs().max()
+        assert difference < 3 * 2 / 255, resample  # three of the 256 steps
+    page.expect("#characters li").to_have_count(5)
+    assert page.get_attribute("#preview", "alt") == "Your picture: drop.png"
+
+
+@pytest.mark.slow
+def test_a_tag_is_struck_with_the_keyboard_and_the_focus_stays(browser_page, tmp_path):
+    page = browser_page
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.expect("#status").to_contain_text("Done")
+    chips = page.locator("#tags li")
+    number = chips.count()
+    if number < 2:
+        pytest.skip("the tiny model names too few tags here")
+    chips.first.locator("button").last.focus()
+    page.keyboard.press("Enter")
+    page.expect("#tags li").to_have_count(number - 1)
+    assert page.evaluate("document.querySelector('#tags').contains(document.activeElement)")
+
+
+@pytest.mark.slow
 def test_what_is_no_picture_is_said_and_the_page_goes_on(browser_page, tmp_path):
     page = browser_page
     for name, data in (("notes.png", b"no picture"), ("empty.jpg", b"")):
@@ -151,6 +198,11 @@ def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):
     assert "sdk: \"static\"" in (tmp_path / "site" / "README.md").read_text()
     assert main(flags) == 2 and "--overwrite" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("site.")]
+
+
+def test_a_port_that_cannot_be_is_named_in_one_sentence(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--serve", "70000"]) == 2
+    assert capsys.readouterr().err == "error: --serve expects a port from 0 to 65535, got 70000.\n"
 
 
 def test_a_package_of_another_hash_is_refused(tmp_path, monkeypatch):

@@ -29,8 +29,8 @@ RUNTIME_VERSION = "1.30.0"
 RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PAGE_KEYS = ("image_size", "mean", "std", "characters", "tags", "num_special_tokens", "cls_token_id", "sep_token_id",
-             "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
+PAGE_KEYS = ("image_size", "mean", "std", "resample", "characters", "tags", "num_special_tokens", "cls_token_id",
+             "sep_token_id", "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
 
 
 def runtime_folder(given: str | None) -> Path:
@@ -134,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     output = Path(args.output)
     try:
+        if args.serve is not None and not 0 <= args.serve <= 65_535:
+            raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
         if args.onnx:
             if output.exists() and not args.overwrite:
                 raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")

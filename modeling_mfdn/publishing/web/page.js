@@ -10,7 +10,7 @@ const NUM_CHARACTERS = 5;
 const NUM_SUGGESTIONS = 8;
 const element = (id) => document.getElementById(id);
 
-const page = { pixels: null, hints: [], struck: new Set(), shown: [], run: 0 };
+const page = { pixels: null, hints: [], struck: new Set(), shown: [], run: 0, given: 0 };
 let model; // page.json: names, sizes, thresholds
 const sessions = {}; // file → promise of a session; the second graph loads when a hint first needs it
 
@@ -48,15 +48,18 @@ async function start() {
 
 async function takePicture(file) {
   if (!file) return;
+  const given = ++page.given; // a small picture is read before a large one that was given first
   if (file.size > MAX_FILE_BYTES) return say(`${file.name} is larger than 64 MB.`, true);
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file); // upright, as EXIF says
+    // Upright, as EXIF says; colours as they are stored: Pillow, which training used, ignores colour profiles.
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
+    if (given !== page.given) return;
     return say(`${file.name || "What you gave"} is no picture that this browser can read.`, true);
   }
   if (!model) await starting;
-  if (!model) return;
+  if (!model || given !== page.given) return bitmap.close();
   page.pixels = toPixels(bitmap, model);
   bitmap.close();
   page.struck.clear();
@@ -137,11 +140,14 @@ function showTags(scores) {
   const threshold = (i) => model.tag_thresholds?.[i] ?? model.tag_threshold;
   page.shown = best(scores ?? [], scores?.length).filter(([score, i]) => score >= Math.max(threshold(i), 1e-9))
     .map(([score, i]) => [model.tags[i], score]).filter(([tag]) => !page.struck.has(tag));
+  const focused = [...element("tags").querySelectorAll("button")].indexOf(document.activeElement);
   element("tags").replaceChildren(...page.shown.map(([tag, score]) => {
     const buttons = [button("×", `Strike ${tag}`, () => { page.struck.add(tag); showTags(scores); })];
     if (model.graph_with_tags) buttons.unshift(button("✓", `${tag} is a hint`, () => addHint(tag)));
     return chip(tag, score, buttons);
   }));
+  // The button that was pressed is gone: who uses the keyboard goes on where it was.
+  if (focused >= 0) ([...element("tags").querySelectorAll("button")].at(focused) ?? element("hint")).focus();
   element("copy").disabled = page.shown.length + page.hints.length === 0;
 }
 
