@@ -191,9 +191,13 @@ def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):
     assert main([*flags, "--int8"]) == 2 and "model_int8.onnx" in capsys.readouterr().err
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
     (tmp_path / "onnx" / "model.onnx.data").write_bytes(b"weights")
-    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(dict.fromkeys(web_page.PAGE_KEYS)))
+    preprocess = dict.fromkeys(web_page.PAGE_KEYS)
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess))
     assert main(flags) == 2 and "too large for a page" in capsys.readouterr().err
     (tmp_path / "onnx" / "model.onnx.data").unlink()
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess | {"white_square": False}))
+    assert main(flags) == 2 and "stretches pictures" in capsys.readouterr().err
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess))
     assert main(flags) == 0 and (tmp_path / "site" / "onnxruntime" / RUNTIME_FILES[0]).exists()
     assert "sdk: \"static\"" in (tmp_path / "site" / "README.md").read_text()
     assert main(flags) == 2 and "--overwrite" in capsys.readouterr().err

@@ -91,10 +91,12 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     if with_tags.exists():
         shutil.copy(with_tags, output / "model_with_tags.onnx")
     preprocess = json.loads((onnx / "preprocess.json").read_text(encoding="utf-8"))
+    if not preprocess.get("white_square", True):
+        raise ValueError("This model stretches pictures (pad_square is False); the page pads them to a square.")
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
     (output / "page.json").write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
-    front = {"title": title, "sdk": "static", "license": "apache-2.0", "pinned": False}
+    front = {"title": title, "sdk": "static", "pinned": False}
     lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
     (output / "README.md").write_text(f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n")
 
