@@ -195,10 +195,12 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
     """Top-1 accuracy on a split; with tags if the graph takes them."""
     from torch.utils.data import DataLoader
 
-    from ..training.data import MFDNCollator, load_split
+    from ..training.data import MFDNCollator, load_split, read_characters
     from ..training.images import apply_color
 
     rows = load_split(dataset, split)
+    if read_characters(rows) != [model.config.id2label[label] for label in range(model.config.num_labels)]:
+        raise ValueError(f"{dataset} has other characters than the model: measure on the data set it was trained on.")
     loader = DataLoader(rows, batch_size=32, collate_fn=MFDNCollator(model.config, tags, training=False))
     hits = 0
     for batch in loader:
