@@ -183,6 +183,13 @@ examples:
     num_decoder_layers: int | None = field(
         default=None, metadata={"help": "depth of the tag decoder (paper: 4; default: that of the model size)"}
     )
+    attn_implementation: str = field(
+        default="sdpa",
+        metadata={
+            "help": "as in from_pretrained; with --bf16 --use_cpu, eager is faster: sdpa is slow there in bfloat16",
+            "choices": ["sdpa", "eager", "flash_attention_2", "flex_attention"],
+        },
+    )
     tag_loss_weight: float = field(default=1.0, metadata={"help": "λ of Eq. 6 for the tags (paper: 1)"})
     tag_loss: str = field(
         default="bce", metadata={"help": "of multi_label and label2label", "choices": list(TAG_LOSSES)}
@@ -297,6 +304,7 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
     if script.system == "mfdn" and script.mask_schedule == "none":
         config.num_decoder_layers = 0  # nothing is ever hidden: a decoder would stay untrained
     model = model_class(config)
+    model.set_attn_implementation(script.attn_implementation)
     if script.vision_weights:
         load_vision_weights(model, script.vision_weights)
     size = f"{model.num_parameters() / 1e6:.1f} M parameters"

@@ -69,6 +69,17 @@ def test_done_runs_are_skipped_failed_ones_reported_and_tried_again(fake_acceler
     assert "2 trained" in capsys.readouterr().out
 
 
+def test_runs_side_by_side_share_the_cores_and_do_what_one_after_the_other_does(fake_accelerate, monkeypatch, capsys):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    program = fake_accelerate.parent / "bin" / "accelerate"
+    program.write_text(program.read_text().replace('"$@" >>', '"$OMP_NUM_THREADS" "$@" >>'))
+    assert main(["--only", "vit", "no_mlm", "linear", "--seeds", "1", "--jobs", "2"]) == 1
+    calls = fake_accelerate.read_text().splitlines()
+    assert {call.split()[0] for call in calls} == {str(max(1, os.cpu_count() // 2))} and len(calls) == 3
+    assert "1 runs failed: no_mlm-0" in capsys.readouterr().err
+    assert main(["--only", "vit", "--jobs", "0"]) == 2 and "at least 1, not 0" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_goes_on_from_its_checkpoint(fake_accelerate, tmp_path):
     (tmp_path / "runs" / "vit-0" / "checkpoint-5").mkdir(parents=True)
     (tmp_path / "runs" / "vit-0" / "results.json").write_text("{")  # cut off

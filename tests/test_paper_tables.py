@@ -8,6 +8,7 @@ from modeling_mfdn.evaluation.paper_tables import (
     CALIBRATED,
     SHARE,
     TEST,
+    VALIDATION,
     ablations,
     cell_text,
     markdown,
@@ -54,6 +55,16 @@ def test_table_4_compares_the_two_training_sets_on_the_share(tmp_path):
     rows = table_4(tmp_path)
     assert [row["trained on"] for row in rows] == ["DAF:re-style", "Dan:mul"]
     assert [row["paper: top-1"] for row in rows] == ["82.68 %", "84.16 %"]
+
+
+def test_table_6_takes_the_taggers_loss_weight_from_validation_and_not_from_test(tmp_path):
+    for name, validation, test in (("bce", 0.5, 0.9), ("bce_03", 0.7, 0.1), ("bce_1", 0.6, 0.2)):
+        write_run(tmp_path, f"multi_label_{name}-0", 0.8, error=test, file=CALIBRATED)
+        write_run(tmp_path, f"multi_label_{name}-0", 0.8, file=VALIDATION)
+        path = tmp_path / f"multi_label_{name}-0" / VALIDATION
+        path.write_text(path.read_text().replace('precision": 0.6', f'precision": {validation}'))
+    row, *_ = table_6(tmp_path)
+    assert row["top 25: Hamming error"]["mean"] == 0.1
 
 
 def test_table_6_shows_only_groups_that_a_system_knows_and_prefers_fitted_thresholds(tmp_path):

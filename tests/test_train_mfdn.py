@@ -219,6 +219,11 @@ def test_bf16_and_textbook_augmentation_train(danmul, tmp_path):
     assert len(losses) == 2 and np.isfinite(losses).all()
 
 
+def test_a_new_model_has_the_attention_that_was_asked_for():
+    script, _ = train_mfdn.parse_arguments(["--model_size", "tiny", "--attn_implementation", "eager"])
+    assert train_mfdn.build_model(script, ["one", "two"], ["tag"]).config._attn_implementation == "eager"
+
+
 def test_a_trained_model_is_not_overwritten_unasked(trained, danmul):
     folder, _ = trained
     with pytest.raises(ValueError, match="already holds a trained model.*--overwrite"):

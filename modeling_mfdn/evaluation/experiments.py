@@ -2,6 +2,7 @@
 
     python -m modeling_mfdn.evaluation.experiments --dataset danmul --output runs --list
     python -m modeling_mfdn.evaluation.experiments --dataset danmul --dafre dafre --output runs --seeds 3
+    python -m modeling_mfdn.evaluation.experiments --dataset danmul --jobs 2 -- --bf16 True --use_cpu True
 
 Each row is `train_mfdn.py` with the flags below, then `evaluate_mfdn.py` on Dan:share if DATASET has one, and, for
 Table VI, on the test split with thresholds fitted on validation. Results stay in `runs/NAME-SEED/`; `runs/tables.md`
@@ -15,10 +16,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .paper_tables import CALIBRATED, SHARE, TEST, ablations, markdown, table_4, table_5, table_6
+from .paper_tables import CALIBRATED, SHARE, TEST, VALIDATION, ablations, markdown, table_4, table_5, table_6
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("IV", "V", "VI", "best", "ablation")
@@ -48,7 +51,7 @@ class Experiment:
         if Path(dataset, "share").is_dir():
             found[SHARE] = [*evaluate, "--split", "share", "--output", str(folder / SHARE)]
         if "VI" in self.tables:
-            found["results_validation.json"] = [*evaluate, "--split", "validation", "--calibrate"]
+            found[VALIDATION] = [*evaluate, "--split", "validation", "--calibrate"]
             found[CALIBRATED] = [*evaluate, "--output", str(folder / CALIBRATED)]
         return found
 
@@ -64,6 +67,11 @@ EXPERIMENTS = (
     Experiment("label2label_200", ("VI",), "--system label2label --num_tags 200 --tag_loss_weight 0.1", 20),
     Experiment("multi_label_bce", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 0.1", 4),
     Experiment("multi_label_asl", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 0.1", 4),
+    # The weight of the tags is the tagger's one new choice: Table VI takes the best of these on validation.
+    Experiment("multi_label_bce_03", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 0.3", 4),
+    Experiment("multi_label_bce_1", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 1", 4),
+    Experiment("multi_label_asl_03", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 0.3", 4),
+    Experiment("multi_label_asl_1", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 1", 4),
     # Beyond the paper: what the ingredients give, and one model that is good at both ends. A step of `best` costs two.
     Experiment("vit_long", ("ablation",), "--train_modality image --num_train_epochs 100", 8),
     Experiment("always_hidden", ("ablation",), "--mask_schedule constant --mask_peak 1", 5),
@@ -92,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", metavar="NAME", help="only these rows")
     add("--seeds", type=int, default=3, help="runs of each row of V and best; others run once (default: 3)")
     add("--recipe", choices=["quick", "paper"], default="quick", help="of train_mfdn.py (default: %(default)s)")
+    add("--jobs", type=int, default=1, help="runs side by side, which share the processor's cores (default: 1)")
     add("--copy_results", metavar="DIR", help="copy the results of all runs there, for a report; run nothing")
     add("--list", action="store_true", help="show the commands and their cost, run nothing")
     add("flags", nargs="*", help="further flags for every run, behind --")
@@ -164,15 +173,16 @@ def run_row(row: Experiment, seed: int, dataset: str, args: argparse.Namespace) 
     folder = Path(args.output, f"{row.name}-{seed}")
     commands = row.commands(dataset, args.recipe, seed, folder, args.flags)
     missing = {file: command for file, command in commands.items() if not is_done(folder / file)}
-    if missing:
-        print(f"\n# {row.name}, seed {seed}, about {row.minutes:g} minutes")
+    environment = os.environ | {"COLUMNS": "100"}
+    if args.jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))
     for file, command in missing.items():
-        print(shlex.join(command), flush=True)
+        print(f"\n# {row.name}, seed {seed}, {file}\n{shlex.join(command)}", flush=True)
         if args.list:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "100"})
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         if done.returncode or not is_done(folder / file):
             print(f"failed: see {folder}/log.txt", file=sys.stderr)
             return False
@@ -190,21 +200,31 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if args.jobs < 1:
+        print(f"error: --jobs is the number of runs side by side, at least 1, not {args.jobs}", file=sys.stderr)
+        return 2
     if not args.dafre and any(row.on_dafre for row, _ in runs):
         print("Rows trained on DAF:re are left out: --dafre names no folder.")
         runs = [(row, seed) for row, seed in runs if not row.on_dafre]
     missing = [(row, seed) for row, seed in runs if not is_done(Path(args.output, f"{row.name}-{seed}", TEST))]
     minutes = sum(row.minutes for row, _ in missing)
     print(f"{len(runs)} runs, {len(runs) - len(missing)} trained, about {minutes:.0f} minutes to go on two cores")
-    failed = []
-    for row, seed in runs:
-        if not run_row(row, seed, args.dafre if row.on_dafre else args.dataset, args):
-            failed.append(f"{row.name}-{seed}")
+    started = time.monotonic()
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {
+            f"{row.name}-{seed}": pool.submit(run_row, row, seed, args.dafre if row.on_dafre else args.dataset, args)
+            for row, seed in runs
+        }
+        try:
+            failed = [name for name, job in jobs.items() if not job.result()]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C ends the runs under way; start no others
+            raise
     if failed:
         print(f"{len(failed)} runs failed: {', '.join(failed)}", file=sys.stderr)
     if not args.list:
         write_tables(Path(args.output))
-        print(f"\nTables: {args.output}/tables.md")
+        print(f"\nTables: {args.output}/tables.md, after {(time.monotonic() - started) / 60:.0f} minutes")
     return int(bool(failed))
 
 
