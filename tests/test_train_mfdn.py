@@ -246,11 +246,11 @@ def test_defaults_are_the_paper_with_a_dataset_and_quick_without():
 
 
 def test_recipes_are_laid_over_one_another_and_a_flag_wins():
-    flags = "--dataset danmul --recipe quick best --mask_peak 0.2 --use_cpu"
+    flags = "--dataset danmul --recipe quick both_ends --mask_peak 0.2 --use_cpu"
     script, asked = train_mfdn.parse_arguments(flags.split())
     assert (script.model_size, script.mask_schedule, asked.image_pass_weight) == ("tiny", "per_post", 1.0)
     assert script.mask_peak == 0.2
-    script, asked = train_mfdn.parse_arguments("--dataset danmul --recipe best --use_cpu".split())
+    script, asked = train_mfdn.parse_arguments("--dataset danmul --recipe both_ends --use_cpu".split())
     assert (script.model_size, script.mask_schedule, asked.optim) == ("large", "per_post", "sgd")
 
 

@@ -13,7 +13,12 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-SYSTEMS = {"vit": "unimodal ViT", "no_mlm": "MFDN without MLM", "mfdn": "**MFDN**", "best": "MFDN, `--recipe best`"}
+SYSTEMS = {
+    "vit": "unimodal ViT",
+    "no_mlm": "MFDN without MLM",
+    "mfdn": "**MFDN**",
+    "both_ends": "MFDN, `--recipe both_ends`",
+}
 TAG_SYSTEMS = {
     "label2label_25": "Label2Label",
     "label2label_200": "Label2Label",
