@@ -10,6 +10,7 @@ and `runs/tables.json` are written from them at the end.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,21 +170,25 @@ def copy_results(folder: Path, target: Path) -> int:
     return len(files)
 
 
+def take_cores(slots: Iterator[int], jobs: int) -> None:
+    """Give a thread its share of the cores; the runs that it starts inherit it, and `train_mfdn.py` goes by it."""
+    if hasattr(os, "sched_setaffinity"):  # Linux; elsewhere the runs compete
+        slot, cores = next(slots), sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[slot::jobs] or cores)
+
+
 def run_row(row: Experiment, seed: int, dataset: str, args: argparse.Namespace) -> bool:
     """Run what is missing of one row and seed; whether all of it is there afterwards."""
     folder = Path(args.output, f"{row.name}-{seed}")
     commands = row.commands(dataset, args.recipe, seed, folder, args.flags)
     missing = {file: command for file, command in commands.items() if not is_done(folder / file)}
-    environment = os.environ | {"COLUMNS": "100"}
-    if args.jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.jobs)))
     for file, command in missing.items():
         print(f"\n# {row.name}, seed {seed}, {file}\n{shlex.join(command)}", flush=True)
         if args.list:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "100"})
         if done.returncode or not is_done(folder / file):
             print(f"failed: see {folder}/log.txt", file=sys.stderr)
             return False
@@ -210,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     minutes = sum(row.minutes for row, _ in missing)
     print(f"{len(runs)} runs, {len(runs) - len(missing)} trained, about {minutes:.0f} minutes to go on two cores")
     started = time.monotonic()
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with ThreadPoolExecutor(args.jobs, initializer=take_cores, initargs=(itertools.count(), args.jobs)) as pool:
         jobs = {
             f"{row.name}-{seed}": pool.submit(run_row, row, seed, args.dafre if row.on_dafre else args.dataset, args)
             for row, seed in runs
