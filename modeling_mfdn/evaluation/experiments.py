@@ -76,6 +76,7 @@ EXPERIMENTS = (
     Experiment("multi_label_asl_1", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 1", 4),
     # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs two.
     Experiment("vit_long", ("ablation",), "--train_modality image --num_train_epochs 100", 8),
+    Experiment("vit_longest", ("ablation",), "--train_modality image --num_train_epochs 200", 15),
     Experiment("always_hidden", ("ablation",), "--mask_schedule constant --mask_peak 1", 5),
     Experiment("constant_15", ("ablation",), "--mask_schedule constant", 6),
     Experiment("linear", ("ablation",), "--mask_schedule linear_hold", 5),
@@ -89,6 +90,7 @@ EXPERIMENTS = (
     Experiment("per_post", ("ablation",), "--mask_schedule per_post", 6),
     Experiment("two_passes", ("ablation",), "--mask_schedule per_post --mask_peak 0 --image_pass_weight 1", 11),
     Experiment("both_ends", ("both_ends", "ablation"), "", 11, further_recipe="both_ends"),
+    Experiment("both_ends_long", ("ablation",), "--num_train_epochs 100", 21, further_recipe="both_ends"),
 )  # fmt: skip
 
 
