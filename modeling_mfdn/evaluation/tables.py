@@ -121,7 +121,7 @@ def shard_cost() -> str:
 
 def stages() -> str:
     """Wall time of the one command."""
-    seconds = read("embedded/mfdn-0/results.json")["training"]["seconds"]
+    seconds = read("first_run.json")["training"]["seconds"]
     rows = [f"| {stage} | {value:.0f} s |" for stage, value in seconds.items()]
     total = sum(seconds.values())
     return "\n".join(["| stage | wall time |", "|---|---:|", *rows, f"| together | {total / 60:.1f} min |"])
