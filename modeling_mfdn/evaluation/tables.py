@@ -138,6 +138,13 @@ def step_cost() -> str:
     return "\n".join(rows)
 
 
+def precision_cost() -> str:
+    """A step in bfloat16 on a CPU: bench_precision.py's ratios."""
+    steps = read("bench_precision.json")["training_step"]
+    rows = [f"| {name} | {value['ratio']:.2f} | {1000 * value['seconds']:.0f} |" for name, value in steps.items()]
+    return "\n".join(["| precision, attention | time / default | ms a step |", "|---|---:|---:|", *rows])
+
+
 def tag_slots() -> str:
     """Mean average precision of tags on validation, per slot order and aggregation (DESIGN decision 8)."""
     figures = read("tag_slots.json")
@@ -203,6 +210,7 @@ BLOCKS = {
     "shard_cost": shard_cost,
     "stages": stages,
     "step_cost": step_cost,
+    "precision_cost": precision_cost,
     "tag_scaling": tag_scaling,
     "tag_slots": tag_slots,
     "onnx_cost": onnx_cost,
