@@ -74,6 +74,8 @@ EXPERIMENTS = (
     Experiment("multi_label_bce_1", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 1", 4),
     Experiment("multi_label_asl_03", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 0.3", 4),
     Experiment("multi_label_asl_1", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 1", 4),
+    Experiment("multi_label_bce_3", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 3", 4),
+    Experiment("multi_label_asl_3", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 3", 4),
     # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs two.
     Experiment("vit_long", ("ablation",), "--train_modality image --num_train_epochs 100", 8),
     Experiment("vit_longest", ("ablation",), "--train_modality image --num_train_epochs 200", 15),
