@@ -1,6 +1,7 @@
 """Judge a trained MFDN on one split: characters and tags, from the image alone and from the image with tags."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -207,6 +208,9 @@ def main(argv: list[str] | None = None) -> dict:
     if args.calibrate:
         calibration = calibrate(model, loader, accelerator, aggregation)
         results["calibration"] = {name: value for name, value in vars(calibration).items() if name != "tag_thresholds"}
+    if path.name == "results.json" and path.exists():  # how it was trained stands there too, and on the card
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        results |= {"training": earlier["training"]} if "training" in earlier else {}
     if accelerator.is_main_process:
         write_results(results, path)
         print(format_results(results))

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from datetime import date
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -110,6 +111,15 @@ def test_validation_searches_a_threshold_and_leaves_the_test_results_alone(model
     assert 0 <= results["image"]["tags"]["all"]["best_threshold"] <= 1
     with open(f"{model}/results.json") as test, open(f"{model}/results_validation.json") as validation:
         assert (json.load(test)["num_images"], json.load(validation)["num_images"]) == (13, 5)
+
+
+def test_how_the_model_was_trained_outlives_a_new_evaluation(model, dataset):
+    path = Path(model, "results.json")
+    training = {"flags": ["--seed", "3"], "steps": 7, "parameters": 5, "seconds": {"training": 2.5}, "threads": 1}
+    path.write_text(json.dumps({"num_images": 5, "training": training}))
+    run("--model", model, "--dataset", dataset)
+    written = json.loads(path.read_text())
+    assert written["training"] == training and written["num_images"] == 13
 
 
 def test_options_reach_the_metrics(model, dataset, tmp_path):
