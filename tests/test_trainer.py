@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 
 from modeling_mfdn.training.curriculum import MaskScheduler
 from modeling_mfdn.training.data import MFDNCollator
@@ -72,6 +73,26 @@ def test_the_pass_without_tags_adds_its_losses_and_what_it_learns_from_the_pass_
     both = step_loss(make_trainer(image_pass_weight=0.7, distillation_weight=2.0), batch)
     torch.testing.assert_close(both, plain + 0.7 * (alone.loss + 2.0 * distilled))
 
+    soft = -((teacher.logits / 3).softmax(1) * (alone.logits / 3).log_softmax(1)).sum(1).mean()
+    arguments = {"image_pass_weight": 0.7, "distillation_weight": 2.0, "distillation_temperature": 3.0}
+    torch.testing.assert_close(step_loss(make_trainer(**arguments), batch), plain + 0.7 * (alone.loss + 18.0 * soft))
+
+
+def test_label_smoothing_smooths_the_character_of_both_passes_and_no_tag(make_trainer, batch):
+    """transformers' own flag, which its Trainer would drop here without a word."""
+    plain = step_loss(make_trainer(image_pass_weight=0.7), batch)
+    trainer = make_trainer(image_pass_weight=0.7, label_smoothing_factor=0.2)
+    smoothed = step_loss(trainer, batch)
+    trainer._micro_step = (-1, 0)
+    generator = trainer._next_generator(torch.device("cpu"))
+    input_ids, _ = hide_tags(batch["input_ids"], 0.5, trainer.model.config, generator)
+    pictures, labels = {"pixel_values": batch["pixel_values"]}, batch["labels"]
+    expected = plain
+    for weight, tags in ((1.0, {"input_ids": input_ids, "attention_mask": batch["attention_mask"]}), (0.7, {})):
+        logits = trainer.model(**pictures, **tags).logits
+        expected += weight * (cross_entropy(logits, labels, label_smoothing=0.2) - cross_entropy(logits, labels))
+    torch.testing.assert_close(smoothed, expected)
+
 
 def test_the_pass_with_tags_learns_nothing_from_the_pass_without(make_trainer, batch):
     """Distillation reaches the text branch through no path: the teacher's prediction is a constant."""
@@ -88,6 +109,14 @@ def text_gradient(trainer: MFDNTrainer, batch: dict) -> torch.Tensor:
     return trainer.model.tag_embeddings.tag_embeddings.weight.grad[5:].clone()
 
 
-def test_distillation_without_the_pass_it_belongs_to_is_refused(make_trainer):
-    with pytest.raises(ValueError, match="--image_pass_weight"):
-        make_trainer(distillation_weight=1.0)
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"distillation_weight": 1.0}, "--image_pass_weight"),
+        ({"distillation_temperature": 2.0}, "--distillation_weight"),
+        ({"distillation_temperature": 0.0}, "above 0"),
+    ],
+)
+def test_distillation_flags_that_would_mean_nothing_are_refused(make_trainer, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        make_trainer(**arguments)

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from ..configuration_mfdn import MFDNConfig
 from ..evaluation.evaluation_loop import evaluate_model
 from .curriculum import MaskScheduler
 from .data import MFDNCollator, apply_color
@@ -46,6 +47,9 @@ class MFDNTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "of that pass: how much it learns from the character that the pass with tags names"},
     )
+    distillation_temperature: float = field(
+        default=1.0, metadata={"help": "above 1: softer targets, in which the runners-up count for more"}
+    )
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
     # Kept workers draw nothing at the start of an epoch, new ones do: the shuffle would depend on their number.
@@ -62,6 +66,10 @@ class MFDNTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.distillation_weight and not self.image_pass_weight:
             raise ValueError("--distillation_weight is of the pass without tags: set --image_pass_weight too.")
+        if self.distillation_temperature <= 0:
+            raise ValueError(f"--distillation_temperature must be above 0, got {self.distillation_temperature}.")
+        if self.distillation_temperature != 1.0 and not self.distillation_weight:
+            raise ValueError("--distillation_temperature means nothing without --distillation_weight.")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         if self.scaled_warmup:
@@ -134,7 +142,7 @@ class MFDNTrainer(Trainer):
         elif config.predicts_tags:  # a baseline that reads no tags and predicts them all
             _, batch["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**batch)
-        loss = outputs.loss
+        loss = outputs.loss + self.smoothing(outputs.logits, batch["labels"], config)
         if self.args.image_pass_weight:
             loss = loss + self.args.image_pass_weight * self.image_pass(model, batch, inputs, outputs.logits)
         for name in ("character_loss", "tag_loss"):
@@ -147,16 +155,28 @@ class MFDNTrainer(Trainer):
 
         With `distillation_weight` the character is also learnt from `logits` [B, C], those of the pass with tags.
         """
+        config = self.accelerator.unwrap_model(model).config
         alone = {"pixel_values": batch["pixel_values"], "labels": batch["labels"]}
         if "tag_labels" in batch:
-            config = self.accelerator.unwrap_model(model).config
             _, alone["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**alone)
+        loss = outputs.loss + self.smoothing(outputs.logits, batch["labels"], config)
         if not self.args.distillation_weight:
-            return outputs.loss
-        teacher = logits.detach().float().softmax(dim=1)
-        distillation = nn.functional.cross_entropy(outputs.logits.float(), teacher)
-        return outputs.loss + self.args.distillation_weight * distillation
+            return loss
+        temperature = self.args.distillation_temperature
+        teacher = (logits.detach().float() / temperature).softmax(dim=1)
+        distillation = nn.functional.cross_entropy(outputs.logits.float() / temperature, teacher)
+        # Squared: else a softer target would also weigh less (Hinton et al. 2015, §2).
+        return loss + self.args.distillation_weight * temperature**2 * distillation
+
+    def smoothing(self, logits: torch.Tensor, labels: torch.Tensor, config: MFDNConfig) -> torch.Tensor | float:
+        """What `label_smoothing_factor` adds to the character's cross entropy: that share of the target moves from the
+        label [B] to all characters of `logits` [B, C] alike. The models' own losses are the paper's, without."""
+        if not self.args.label_smoothing_factor:
+            return 0.0
+        scores = logits.float().log_softmax(dim=1)
+        moved = scores.gather(1, labels[:, None]).squeeze(1) - scores.mean(dim=1)
+        return config.character_loss_weight * self.args.label_smoothing_factor * moved.mean()
 
     def _next_generator(self, device: torch.device) -> torch.Generator:
         step, micro_step = self._micro_step
