@@ -198,12 +198,15 @@ def main(argv: list[str] | None = None) -> dict:
         found = predict_characters(model, loader, accelerator, (1.0, processor.temperature))
         truth, predicted = found["labels"], found["predicted"]
         hits = (truth == predicted).float()
-        plain, fitted = (calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1))
+        errors = [calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1)]
         results["errors"] = {
             "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
             "most_confused": most_confused(truth, predicted, characters),
-            "expected_calibration_error": {"at_temperature_1": plain, "as_stored": fitted},
             "temperature": processor.temperature,
+            "expected_calibration_error": dict(zip(("at_temperature_1", "as_stored"), errors, strict=True)),
+            "negative_log_likelihood": dict(
+                zip(("at_temperature_1", "as_stored"), found["loss"].mean(dim=0).tolist(), strict=True)
+            ),
         }
     if args.calibrate:
         calibration = calibrate(model, loader, accelerator, aggregation)
@@ -218,8 +221,9 @@ def main(argv: list[str] | None = None) -> dict:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
             print(f"top-1 by number of true tags given   {shares}")
         if args.errors:
-            error = results["errors"]["expected_calibration_error"]
-            print(f"expected calibration error {error['at_temperature_1']:.3f}, as stored {error['as_stored']:.3f}")
+            for name in ("expected_calibration_error", "negative_log_likelihood"):
+                before, after = results["errors"][name].values()
+                print(f"{name.replace('_', ' ')} {before:.3f}, as stored {after:.3f}")
             draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
             processor.temperature, processor.tag_thresholds = calibration.temperature, calibration.tag_thresholds

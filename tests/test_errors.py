@@ -45,6 +45,8 @@ def test_predictions_are_the_models_from_the_image_alone(tiny_model):
     logits = tiny_model.eval()(pixel_values).logits
     assert found["predicted"].tolist() == logits.argmax(dim=1).tolist()
     torch.testing.assert_close(found["confidence"][:, 1], (logits / 4).softmax(dim=1).amax(dim=1))
+    expected = torch.nn.functional.cross_entropy(logits / 4, found["labels"], reduction="none")
+    torch.testing.assert_close(found["loss"][:, 1], expected)
 
 
 def test_pictures_are_drawn_for_any_number_of_pairs_and_any_name(tmp_path):

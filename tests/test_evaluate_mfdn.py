@@ -99,6 +99,8 @@ def test_errors_are_counted_and_drawn_and_the_share_is_a_split(model, dataset, t
     assert sum(entry["images"] for entry in results["errors"]["by_training_images"]) == 13
     wrong = round(13 * (1 - results["image"]["top1_accuracy"]))
     assert sum(pair["errors"] for pair in results["errors"]["most_confused"]) == wrong > 0
+    loss = results["errors"]["negative_log_likelihood"]
+    assert loss["at_temperature_1"] == loss["as_stored"] > 0 and results["errors"]["temperature"] == 1
     assert (tmp_path / "long_tail.png").exists() and (tmp_path / "confused.png").exists()
     shared = run("--model", model, "--dataset", str(folder), "--split", "share", "--output", str(output))
     assert shared["num_images"] == 5

@@ -33,7 +33,8 @@ def predict_characters(
         temperatures: n of them, which divide the logits.
 
     Returns:
-        `labels` and `predicted` labels [N], `confidence` [N, n] of the latter, in [0, 1].
+        `labels` and `predicted` labels [N], `confidence` [N, n] of the latter, in [0, 1], and `loss` [N, n], the
+        negative log likelihood of the former.
     """
     found, was_training = [], model.training
     model.eval()
@@ -42,9 +43,12 @@ def predict_characters(
             pixel_values = apply_color(batch["pixel_values"], batch.get("color_matrix"))
             with torch.inference_mode(), accelerator.autocast():
                 logits = model(pixel_values=pixel_values, return_tag_logits=False).logits.float()
-            confidence = [(logits / temperature).softmax(dim=1).amax(dim=1) for temperature in temperatures]
-            batch = {"labels": batch["labels"], "predicted": logits.argmax(dim=1)}
-            found.append(accelerator.gather_for_metrics(batch | {"confidence": torch.stack(confidence, dim=1)}))
+            labels = batch["labels"]
+            scores = [(logits / temperature).log_softmax(dim=1) for temperature in temperatures]
+            confidence = torch.stack([score.amax(dim=1).exp() for score in scores], dim=1)
+            loss = torch.stack([nn.functional.nll_loss(score, labels, reduction="none") for score in scores], dim=1)
+            batch = {"labels": labels, "predicted": logits.argmax(dim=1), "confidence": confidence, "loss": loss}
+            found.append(accelerator.gather_for_metrics(batch))
     finally:
         model.train(was_training)
     return {name: torch.cat([batch[name] for batch in found]).cpu() for name in found[0]}

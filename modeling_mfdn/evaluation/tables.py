@@ -9,6 +9,7 @@ and the JSON of tests/benchmarks, copied there under the names below.
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -91,6 +92,24 @@ def read_hints() -> dict[str, dict[str, dict[str, float]]]:
             for run in read_runs(RESULTS / dataset, system, "results_hints.json")[:1]:
                 found.setdefault(dataset_name, {})[re.sub(r"[*`]", "", name)] = run["hints"]
     return found
+
+
+def calibration() -> str:
+    """Scores of the characters on the test split, before and after the temperature: `evaluate_mfdn.py --errors`."""
+    rows = []
+    for dataset, dataset_name in DATASETS.items():
+        for system, name in SYSTEMS.items():
+            found = [run["errors"] for run in read_runs(RESULTS / dataset, system, "results_errors.json")]
+            if not found:
+                continue
+            row = {"data set": dataset_name, "system": name, "seeds": len(found)}
+            row["temperature"] = " ".join(f"{errors['temperature']:.2f}" for errors in found)
+            for metric, title in (("negative_log_likelihood", "loss"), ("expected_calibration_error", "ECE")):
+                for key, when in (("at_temperature_1", "before"), ("as_stored", "after")):
+                    mean = statistics.mean(errors[metric][key] for errors in found)
+                    row[f"{title} {when}"] = f"{mean:.3f}"
+            rows.append(row)
+    return markdown(rows)
 
 
 def metadata_cost() -> str:
@@ -206,6 +225,7 @@ BLOCKS = {
     "tag_prediction": tag_prediction,
     "ingredients": ingredients,
     "runner": runner,
+    "calibration": calibration,
     "metadata_cost": metadata_cost,
     "shard_cost": shard_cost,
     "stages": stages,
