@@ -157,11 +157,21 @@ def step_cost() -> str:
     return "\n".join(rows)
 
 
+def step_ratios(file: str, what: str, reference: str) -> str:
+    """The training steps of a benchmark and their ratios."""
+    steps = read(file)["training_step"]
+    rows = [f"| {name} | {value['ratio']:.2f} | {1000 * value['seconds']:.0f} |" for name, value in steps.items()]
+    return "\n".join([f"| {what} | time / {reference} | ms a step |", "|---|---:|---:|", *rows])
+
+
 def precision_cost() -> str:
     """A step in bfloat16 on a CPU: bench_precision.py's ratios."""
-    steps = read("bench_precision.json")["training_step"]
-    rows = [f"| {name} | {value['ratio']:.2f} | {1000 * value['seconds']:.0f} |" for name, value in steps.items()]
-    return "\n".join(["| precision, attention | time / default | ms a step |", "|---|---:|---:|", *rows])
+    return step_ratios("bench_precision.json", "precision, attention", "default")
+
+
+def systems_cost() -> str:
+    """A step of each system of Table V: bench_systems.py's ratios."""
+    return step_ratios("bench_systems.json", "training step", "ViT")
 
 
 def tag_slots() -> str:
@@ -231,6 +241,7 @@ BLOCKS = {
     "stages": stages,
     "step_cost": step_cost,
     "precision_cost": precision_cost,
+    "systems_cost": systems_cost,
     "tag_scaling": tag_scaling,
     "tag_slots": tag_slots,
     "onnx_cost": onnx_cost,
