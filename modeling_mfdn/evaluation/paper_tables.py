@@ -26,7 +26,7 @@ TAG_SYSTEMS = {
     "multi_label_asl": "multi-label classifier, asymmetric loss",
     "mfdn": "**MFDN**",
 }
-WEIGHTS = {"": 0.1, "_03": 0.3, "_1": 1, "_3": 3}  # of the tag loss, by the end of a row's name in the runner
+WEIGHTS = {"": 0.1, "_03": 0.3, "_1": 1, "_3": 3, "_10": 10}  # of the tag loss, by the end of a row's name
 # Top-1 of Table V in percent: Dan:mul image, with tags, Dan:share image, with tags. ViT-L reads no tags.
 PAPER_V = {
     "vit": (77.16, None, 84.16, None),
