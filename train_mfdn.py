@@ -135,7 +135,11 @@ examples:
     )
     model_size: str = field(default="large", metadata={"help": "large = paper §IV", "choices": list(MODEL_SIZES)})
     vision_weights: str | None = field(
-        default=None, metadata={"help": "timm ViT to start from: a timm name (paper: ViT-L), or a local .safetensors"}
+        default=None,
+        metadata={
+            "help": "ViT to start from: a timm name (paper: ViT-L), a local .safetensors of timm's, or the folder of "
+            "a model of ours, of any characters and tags"
+        },
     )
     system: str = field(
         default="mfdn",

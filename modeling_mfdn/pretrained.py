@@ -1,7 +1,8 @@
-"""Weights of a pretrained timm ViT → vision and fusion encoder (paper §V-A: ViT-L/16, pretrained on ImageNet-21k).
+"""Weights of a pretrained ViT → vision and fusion encoder (paper §V-A: ViT-L/16, pretrained on ImageNet-21k).
 
-The ViT is cut in two: the first blocks fill the vision encoder, the rest the fusion encoder, whose input then is what
-it was trained on. Image tokens alone go through both as through the ViT (`MFDNModel.vision_features`).
+It is timm's, or one of our own models, of whatever characters and tags. timm's is cut in two: the first blocks fill
+the vision encoder, the rest the fusion encoder, whose input then is what it was trained on. Image tokens alone go
+through both as through the ViT (`MFDNModel.vision_features`).
 """
 
 import math
@@ -11,9 +12,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
+from transformers import AutoConfig
 
+from .configuration_mfdn import MFDNConfig
 from .modeling_mfdn import MFDNModel
 
+IMAGE_STACKS = ("vision_embeddings.", "vision_encoder.", "fusion_encoder.")
 HEAD_NAMES = ("head.", "head_dist.", "pre_logits.", "fc_norm.")  # what follows the features; MFDN has its own heads
 
 
@@ -23,9 +27,9 @@ def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
     Positions of another image size are resampled to the model's grid of patches.
 
     Args:
-        weights: a .safetensors file with the state dict of a timm ViT, or the name of a timm model whose pretrained
-            weights are fetched, `vit_large_patch16_224.augreg_in21k`. A timm name also tells the number of heads,
-            which a state dict does not.
+        weights: a folder that train_mfdn.py wrote; a .safetensors file with the state dict of a timm ViT; or the name
+            of a timm model whose pretrained weights are fetched, `vit_large_patch16_224.augreg_in21k`. All but the
+            file also tell the number of heads, which a state dict does not.
 
     Returns:
         Names of the model's parameters that the ViT has nothing for, and that stayed as they were.
@@ -34,8 +38,10 @@ def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
         FileNotFoundError: no such file.
         ValueError: a pickled file, an unknown name, or a ViT whose sizes or parts do not fit.
     """
-    vit_state = load_vit_state(model, weights)
-    new_state = map_vit_state(model, vit_state, weights)
+    if Path(weights, "config.json").is_file():
+        new_state = load_own_state(model, weights)
+    else:
+        new_state = map_vit_state(model, load_vit_state(model, weights), weights)
     own_state = model.state_dict()
     for name, tensor in new_state.items():
         if tensor.shape != own_state[name].shape:
@@ -45,6 +51,26 @@ def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
             )
     model.load_state_dict(new_state, strict=False)
     return [name for name, _ in model.named_parameters() if name not in new_state]
+
+
+def load_own_state(model: MFDNModel, folder: str) -> dict[str, torch.Tensor]:
+    """The image stacks of a model that train_mfdn.py saved, of any system and modality."""
+    config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, MFDNConfig):
+        raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not one of ours.")
+    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_vision_layers", "num_fusion_layers",
+             "patch_size", "num_channels")  # fmt: skip
+    misfits = [
+        f"{name} {getattr(config, name)} in the weights, {getattr(model.config, name)} in the model"
+        for name in sizes
+        if getattr(config, name) != getattr(model.config, name)
+    ]
+    if misfits:
+        raise ValueError(f"{folder} does not fit: {'; '.join(misfits)}.")
+    state = load_file(Path(folder, "model.safetensors"))
+    state = {name: tensor for name, tensor in state.items() if name.startswith(IMAGE_STACKS)}
+    positions = "vision_embeddings.position_embeddings"
+    return state | {positions: resample_positions(state[positions], model, folder)}
 
 
 def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
@@ -61,7 +87,10 @@ def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
         return load_file(weights)
     # A dot also parts architecture and tag in timm's names, so any other suffix is taken for a name.
     if not timm.is_model(weights):
-        raise ValueError(f"{weights!r} is neither a .safetensors file nor the name of a timm model.")
+        raise ValueError(
+            f"{weights!r} is neither a folder with a model of ours, nor a .safetensors file, nor the name of a timm "
+            "model."
+        )
     vit = timm.create_model(weights, pretrained=True, num_classes=0)
     num_heads, expected = vit.blocks[0].attn.num_heads, model.config.num_attention_heads
     if num_heads != expected:
@@ -119,7 +148,7 @@ def map_vit_state(model: MFDNModel, vit_state: dict[str, torch.Tensor], weights:
     needed = [
         name
         for name in own_names
-        if name.startswith(("vision_embeddings.", "vision_encoder.", "fusion_encoder.")) and name not in new_state
+        if name.startswith(IMAGE_STACKS) and name not in new_state
     ]
     if unknown or needed:
         raise ValueError(

@@ -2,8 +2,10 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from transformers import ViTConfig
 
-from modeling_mfdn import MFDNModel
+from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.pretrained import load_vision_weights
 
 
@@ -66,6 +68,33 @@ def test_the_unimodal_model_is_filled_but_for_its_head(tiny_config, tmp_path):
     model = MFDNModel(tiny_config)
     untouched = load_vision_weights(model, saved(random_vit(), tmp_path))
     assert untouched == ["character_head.weight", "character_head.bias"]
+
+
+def test_a_model_of_ours_with_other_characters_tags_and_image_size_lends_its_image_stacks(tiny_config, tmp_path):
+    changes = {"modality": "image", "num_labels": 7, "num_tags": 50, "image_size": 40}
+    other = MFDNModel(MFDNConfig(**{**tiny_config.to_diff_dict(), **changes, "id2label": None, "label2id": None}))
+    other.save_pretrained(tmp_path / "vit")
+    model = MFDNModel(tiny_config)
+    untouched = load_vision_weights(model, str(tmp_path / "vit"))
+    heads = {"tag_embeddings", "text_encoder", "tag_decoder", "tag_head", "character_head"}
+    assert {name.split(".")[0] for name in untouched} == heads
+    for name in ("vision_encoder.layers.1.attention.q_proj.weight", "fusion_encoder.layers.0.mlp.fc2.bias"):
+        assert torch.equal(model.get_parameter(name), other.get_parameter(name))
+    theirs = other.vision_embeddings.position_embeddings
+    expected = resample_abs_pos_embed(theirs, new_size=[2, 2], num_prefix_tokens=1)
+    torch.testing.assert_close(model.vision_embeddings.position_embeddings, expected)
+
+
+def test_a_model_of_ours_of_another_size_and_a_strangers_model_are_refused(tiny_config, tmp_path):
+    MFDNModel(tiny_config).save_pretrained(tmp_path / "small")
+    wider = MFDNModel(MFDNConfig(**{**tiny_config.to_diff_dict(), "hidden_size": 48}))
+    before = wider.vision_embeddings.cls_token.clone()
+    with pytest.raises(ValueError, match="hidden_size 24 in the weights, 48 in the model"):
+        load_vision_weights(wider, str(tmp_path / "small"))
+    assert torch.equal(wider.vision_embeddings.cls_token, before)
+    ViTConfig().save_pretrained(tmp_path / "vit")
+    with pytest.raises(ValueError, match="type 'vit', not one of ours"):
+        load_vision_weights(wider, str(tmp_path / "vit"))
 
 
 @pytest.mark.parametrize(
