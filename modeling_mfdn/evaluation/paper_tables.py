@@ -188,8 +188,8 @@ def own_flags(run: dict) -> str:
     """The flags of a run's training but for those that every run has: data, folder, recipe, seed."""
     common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ", "resume_from")
     common += ("bf16 ", "use_cpu ", "attn_implementation ")  # how, not what
-    parts = " ".join(run.get("training", {}).get("flags", [])).replace("recipe quick both", "recipe both").split("--")[1:]
-    found = [f"--{part.strip()}" for part in parts if not f"{part.strip()} ".startswith(common)]
+    flags = " ".join(run.get("training", {}).get("flags", [])).replace("recipe quick both_ends", "recipe both_ends")
+    found = [f"--{part.strip()}" for part in flags.split("--")[1:] if not f"{part.strip()} ".startswith(common)]
     return f"`{' '.join(found)}`" if found else "(as it is)"
 
 
