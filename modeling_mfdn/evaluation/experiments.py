@@ -80,6 +80,8 @@ EXPERIMENTS = (
     # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs two.
     Experiment("vit_long", ("ablation",), "--train_modality image --num_train_epochs 100", 8),
     Experiment("vit_longest", ("ablation",), "--train_modality image --num_train_epochs 200", 15),
+    # As long on the clock as both_ends_long, by tests/benchmarks/bench_systems.py.
+    Experiment("vit_equal", ("ablation",), "--train_modality image --num_train_epochs 325", 25),
     Experiment("always_hidden", ("ablation",), "--mask_schedule constant --mask_peak 1", 5),
     Experiment("constant_15", ("ablation",), "--mask_schedule constant", 6),
     Experiment("linear", ("ablation",), "--mask_schedule linear_hold", 5),
