@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 import train_mfdn
 from modeling_mfdn import MFDNModel
+from modeling_mfdn.evaluation.paper_tables import table_5
 from modeling_mfdn.training.curriculum import mask_ratio
 from modeling_mfdn.training.learning_rate import learning_rate_factor
 
@@ -151,11 +153,17 @@ def test_resumed_run_has_the_very_weights_of_the_unbroken_one(trained, danmul, t
     assert [name for name in unbroken if not torch.equal(unbroken[name], resumed[name])] == []
 
 
-def test_same_seed_gives_the_same_weights_with_any_number_of_workers(trained, danmul, tmp_path):
+def test_same_seed_gives_the_same_weights_and_the_same_table_with_any_number_of_workers(trained, danmul, tmp_path):
     folder, _ = trained
-    train(danmul, tmp_path / "again", "--dataloader_num_workers", "2")
+    train(danmul, tmp_path / "again", "--dataloader_num_workers", "2", "--evaluate_test")
     one, two = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "again"))
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    for path in (folder, tmp_path / "again"):
+        run = tmp_path / f"runs_{path.name}" / "mfdn-0"
+        run.mkdir(parents=True)
+        shutil.copy(path / "results.json", run)
+    first, second = table_5(tmp_path / f"runs_{folder.name}"), table_5(tmp_path / "runs_again")
+    assert first == second and first[0]["top-5"]["mean"] > 0
 
 
 def test_gradient_accumulation_keeps_the_schedule_in_optimizer_steps(danmul, tmp_path):
