@@ -198,15 +198,17 @@ def main(argv: list[str] | None = None) -> dict:
         found = predict_characters(model, loader, accelerator, (1.0, processor.temperature))
         truth, predicted = found["labels"], found["predicted"]
         hits = (truth == predicted).float()
-        errors = [calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1)]
+        measures = {
+            "expected_calibration_error": [
+                calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1)
+            ],
+            "negative_log_likelihood": found["loss"].mean(dim=0).tolist(),
+        }
         results["errors"] = {
             "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
             "most_confused": most_confused(truth, predicted, characters),
             "temperature": processor.temperature,
-            "expected_calibration_error": dict(zip(("at_temperature_1", "as_stored"), errors, strict=True)),
-            "negative_log_likelihood": dict(
-                zip(("at_temperature_1", "as_stored"), found["loss"].mean(dim=0).tolist(), strict=True)
-            ),
+            **{name: {"at_temperature_1": plain, "as_stored": fitted} for name, (plain, fitted) in measures.items()},
         }
     if args.calibrate:
         calibration = calibrate(model, loader, accelerator, aggregation)

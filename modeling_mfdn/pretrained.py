@@ -60,17 +60,22 @@ def load_own_state(model: MFDNModel, folder: str) -> dict[str, torch.Tensor]:
         raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not one of ours.")
     sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_vision_layers", "num_fusion_layers",
              "patch_size", "num_channels")  # fmt: skip
-    misfits = [
-        f"{name} {getattr(config, name)} in the weights, {getattr(model.config, name)} in the model"
-        for name in sizes
-        if getattr(config, name) != getattr(model.config, name)
-    ]
-    if misfits:
-        raise ValueError(f"{folder} does not fit: {'; '.join(misfits)}.")
+    check_sizes({name: (getattr(config, name), getattr(model.config, name)) for name in sizes}, folder)
     state = load_file(Path(folder, "model.safetensors"))
     state = {name: tensor for name, tensor in state.items() if name.startswith(IMAGE_STACKS)}
     positions = "vision_embeddings.position_embeddings"
     return state | {positions: resample_positions(state[positions], model, folder)}
+
+
+def check_sizes(found: dict[str, tuple[int, int]], weights: str, remark: str = "") -> None:
+    """Refuse weights whose sizes, {what: (in the weights, in the model)}, differ from the model's."""
+    misfits = [
+        f"{what} {theirs} in the weights, {ours} in the model"
+        for what, (theirs, ours) in found.items()
+        if theirs != ours
+    ]
+    if misfits:
+        raise ValueError(f"{weights} does not fit: {'; '.join(misfits)}{remark}.")
 
 
 def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
@@ -115,10 +120,7 @@ def map_vit_state(model: MFDNModel, vit_state: dict[str, torch.Tensor], weights:
         "patch size": (patch_size, config.patch_size),
         "channels": (num_channels, config.num_channels),
     }
-    misfits = [f"{what} {theirs} in the weights, {ours} in the model" for what, (theirs, ours) in found.items()]
-    misfits = [text for text, (theirs, ours) in zip(misfits, found.values(), strict=True) if theirs != ours]
-    if misfits:
-        raise ValueError(f"{weights} does not fit: {'; '.join(misfits)} (vision and fusion layers together).")
+    check_sizes(found, weights, " (vision and fusion layers together)")
 
     new_state, unknown = {}, []
     for name, tensor in vit_state.items():

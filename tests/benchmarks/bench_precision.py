@@ -7,7 +7,6 @@ Variants take turns.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench_step import make_batch, training_step
-from rounds import measure
+from rounds import report_steps
 
 from modeling_mfdn import MFDNConfig, MFDNModel
 from train_mfdn import MODEL_SIZES
@@ -46,13 +45,7 @@ def main(argv: list[str] | None = None) -> dict:
         f"{'bfloat16' if bf16 else 'float32'}, {attention}": lambda b=bf16, a=attention: step(model, batch, b, a)
         for bf16, attention in VARIANTS
     }
-    results = {name: value for name, value in vars(args).items() if name != "output"}
-    results |= {"cpu": torch.backends.cpu.get_cpu_capability(), "training_step": measure(steps, args.rounds)}
-    for name, figures in results["training_step"].items():
-        print(f"{name:16} {figures['ratio']:.2f} {1000 * figures['seconds']:.0f} ms")
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return report_steps(args, steps, cpu=torch.backends.cpu.get_cpu_capability())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ with half of its tags hidden and, as for most of its training, with all. Variant
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench_step import make_batch
-from rounds import measure
+from rounds import report_steps
 
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.training.curriculum import MaskScheduler
@@ -42,19 +41,22 @@ VARIANTS = {  # configuration, mask schedule, its peak, weights of the second pa
 def training_step(args: argparse.Namespace, changes: dict, schedule: str, peak: float | None, passes: dict):
     """A function without arguments that runs one step of a new model, but for the optimizer."""
     torch.manual_seed(0)
-    model = MFDNModel(MFDNConfig(**{**MODEL_SIZES[args.model_size], "num_tags": 793, "num_labels": 43, **changes}))
+    config = MFDNConfig(**MODEL_SIZES[args.model_size], num_tags=793, num_labels=43)
+    batch = make_batch(config, args.batch_size, 24)
+    config.update(changes)
+    model = MFDNModel(config)
     model.set_attn_implementation(args.attn_implementation)
-    collator = MFDNCollator(model.config, [f"tag_{i}" for i in range(793)], training=False)
+    collator = MFDNCollator(config, [f"tag_{i}" for i in range(config.num_tags)], training=False)
+    folder = tempfile.gettempdir()  # nothing is written
     trainer = MFDNTrainer(
         model=model.train(),
-        args=MFDNTrainingArguments(tempfile.mkdtemp(), use_cpu=True, eval_strategy="no", report_to="none", **passes),
+        args=MFDNTrainingArguments(folder, use_cpu=True, eval_strategy="no", report_to="none", **passes),
         data_collator=collator,
         eval_collator=collator,
         mask_scheduler=MaskScheduler(schedule, peak=peak),
     )
     trainer.state.max_steps = 1
     trainer.mask_scheduler.on_step_begin(None, trainer.state, None)
-    batch = make_batch(MFDNConfig(**MODEL_SIZES[args.model_size], num_tags=793, num_labels=43), args.batch_size, 24)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
@@ -77,13 +79,7 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     steps = {name: training_step(args, *variant) for name, variant in VARIANTS.items()}
-    results = {name: value for name, value in vars(args).items() if name != "output"}
-    results["training_step"] = measure(steps, args.rounds)
-    for name, figures in results["training_step"].items():
-        print(f"{name:30} {figures['ratio']:.2f} {1000 * figures['seconds']:.0f} ms")
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return report_steps(args, steps)
 
 
 if __name__ == "__main__":

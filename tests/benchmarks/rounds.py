@@ -1,8 +1,11 @@
 """Timing of variants in turn."""
 
+import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
@@ -22,3 +25,15 @@ def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str,
         }
         for name, values in seconds.items()
     }
+
+
+def report_steps(args: argparse.Namespace, steps: dict[str, Callable[[], object]], **facts: str) -> dict:
+    """Measure training steps, print them and write them, with `args` and `facts`, to `args.output` if it is given."""
+    results = {name: value for name, value in vars(args).items() if name != "output"}
+    results |= facts | {"training_step": measure(steps, args.rounds)}
+    width = max(map(len, steps)) + 1
+    for name, figures in results["training_step"].items():
+        print(f"{name:{width}} {figures['ratio']:.2f} {1000 * figures['seconds']:.0f} ms")
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
+    return results
