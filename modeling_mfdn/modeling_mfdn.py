@@ -38,6 +38,8 @@ class MFDNOutput(ModelOutput):
         tag_logits: [B, Q, K] a distribution over all tags for each slot, before softmax. Q = T - 2, or 1 with
             `config.single_tag_query`. None while training, for a model without tag decoder, or on request.
         character_embedding: [B, D] the state that the character head reads.
+        vision_states: [B, P, D] what the vision encoder makes of the pictures, before any tag: given back to `forward`
+            with other tags it saves that work.
         hidden_states, attentions: of the fusion encoder, with `output_hidden_states=True` / `output_attentions=True`.
     """
 
@@ -47,6 +49,7 @@ class MFDNOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
     tag_logits: torch.FloatTensor | None = None
     character_embedding: torch.FloatTensor | None = None
+    vision_states: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -129,11 +132,12 @@ class MFDNModel(MFDNPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         tag_labels: torch.Tensor | None = None,
+        vision_states: torch.Tensor | None = None,
         return_tag_logits: bool | None = None,
         **kwargs,
     ) -> MFDNOutput:
@@ -147,11 +151,12 @@ class MFDNModel(MFDNPreTrainedModel):
             labels: [B] character ids. Give `character_loss` (Eq. 4).
             tag_labels: like `input_ids`, the label (id minus the special tokens) of each hidden tag, `IGNORE_INDEX`
                 where nothing is scored. Give `tag_loss` (Eq. 5).
+            vision_states: [B, P, D] of an earlier call, in place of pixel_values.
             return_tag_logits: default: not while training, where [B, T - 2, K] would be 25,404 numbers a slot.
 
         Raises:
-            ValueError: pixel_values of another size; tags for a model of the "image" modality; tag_labels for a model
-                without tag decoder.
+            ValueError: neither or both of pixel_values and vision_states; pixel_values of another size; tags for a
+                model of the "image" modality; tag_labels for a model without tag decoder.
         """
         if tag_labels is not None and not self.config.predicts_tags:
             raise ValueError(
@@ -159,11 +164,14 @@ class MFDNModel(MFDNPreTrainedModel):
                 f"modality={self.config.modality!r}, num_decoder_layers={self.config.num_decoder_layers}."
             )
         visible = self.pack_visible_tags(input_ids, attention_mask) if input_ids is not None else None
-        vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
+        if (pixel_values is None) == (vision_states is None):
+            raise ValueError("Give either pixel_values or the vision_states of an earlier call.")
+        if vision_states is None:
+            vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
         text_states, text_mask = self.encode_tags(visible, vision_states.shape[0], **kwargs)  # [B, N + 2, D] or None
-        vision_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
+        fused_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
 
-        character_embedding = vision_states[:, 0]
+        character_embedding = fused_states[:, 0]
         logits = self.character_head(character_embedding)  # [B, C]
         character_loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
 
@@ -171,10 +179,8 @@ class MFDNModel(MFDNPreTrainedModel):
         if return_tag_logits is None:
             return_tag_logits = not self.training
         if self.config.predicts_tags and (return_tag_logits or tag_labels is not None):
-            if self.config.single_tag_query and tag_labels is None:
-                decoded = self.decode_one_slot(vision_states, text_states, visible, **kwargs)  # [B, 1, D]
-            else:
-                decoded = self.decode_slots(vision_states, text_states, visible, **kwargs)  # [B, T - 2, D]
+            decode = self.decode_one_slot if self.config.single_tag_query else self.decode_slots
+            decoded = decode(fused_states, text_states, visible, **kwargs)  # [B, Q, D]
             if tag_labels is not None:
                 tag_loss = self.tag_loss(decoded, tag_labels)
             if return_tag_logits:
@@ -187,6 +193,7 @@ class MFDNModel(MFDNPreTrainedModel):
             logits=logits,
             tag_logits=tag_logits,
             character_embedding=character_embedding,
+            vision_states=vision_states,
         )
 
     def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
@@ -298,13 +305,18 @@ class MFDNModel(MFDNPreTrainedModel):
     def tag_loss(self, decoded: torch.Tensor, tag_labels: torch.Tensor) -> torch.Tensor:
         """Eq. 5: mean over a post's hidden tags, then over the posts. A post that hides none adds 0.
 
-        The head runs only where a tag is scored: no logits of shape [B, T - 2, K] come into being.
+        The head runs only where a tag is scored: no logits of shape [B, T - 2, K] come into being. One query
+        (Q = 1) answers for all hidden tags of its post.
         """
         tag_labels = tag_labels[:, 1 : self.config.max_tag_tokens - 1]
         is_scored = tag_labels != IGNORE_INDEX
-        scored_logits = self.tag_head(decoded[:, : tag_labels.shape[1]][is_scored])  # [scored, K]
-        losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[is_scored], reduction="none")
-        per_post = losses.new_zeros(len(tag_labels)).index_add(0, is_scored.nonzero()[:, 0], losses)
+        post, slot = is_scored.nonzero(as_tuple=True)
+        if decoded.shape[1] == 1:
+            losses = -self.tag_head(decoded[:, 0]).float().log_softmax(dim=1)[post, tag_labels[post, slot]]
+        else:
+            scored_logits = self.tag_head(decoded[post, slot])  # [scored, K]
+            losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[post, slot], reduction="none")
+        per_post = losses.new_zeros(len(tag_labels)).index_add(0, post, losses)
         return (per_post / is_scored.sum(dim=1).clamp(min=1)).mean()
 
     def total_loss(self, character_loss, tag_loss):

@@ -110,6 +110,20 @@ def test_one_query_sees_the_tags_that_are_given(model, batch, tiny_config):
     assert (outputs.tag_logits - model(batch["pixel_values"]).tag_logits)[0].abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_vision_states_stand_for_the_pictures_whatever_the_tags(model, batch):
+    states = model(batch["pixel_values"]).vision_states
+    shapes = count_calls(model.vision_embeddings)
+    again = model(**batch | {"pixel_values": None}, vision_states=states)
+    assert shapes == []
+    expected = model(**batch)
+    assert torch.equal(again.logits, expected.logits)
+    assert torch.equal(again.tag_logits, expected.tag_logits)
+    for neither_or_both in ({}, {"pixel_values": batch["pixel_values"], "vision_states": states}):
+        with pytest.raises(ValueError, match="either pixel_values or the vision_states"):
+            model(**neither_or_both)
+
+
 # ------------------------------------------------------------------ losses
 def test_losses_are_eq_4_5_and_6(model, batch, tiny_config):
     hidden, tag_labels = hide_all(batch, tiny_config)
@@ -132,6 +146,18 @@ def test_losses_are_eq_4_5_and_6(model, batch, tiny_config):
         tiny_config.tag_loss_weight * outputs.tag_loss
     )
     assert outputs.loss.item() == pytest.approx(expected.item())
+
+
+def test_one_query_answers_for_all_hidden_tags_of_a_post(model, batch, tiny_config):
+    model.config.single_tag_query = True
+    hidden, tag_labels = hide_all(batch, tiny_config)
+    shapes = count_calls(model.tag_head)
+    tag_loss = model(**hidden, tag_labels=tag_labels, return_tag_logits=False).tag_loss
+    assert shapes == [(4, tiny_config.hidden_size)]  # a row a post, not a row a tag
+    log_probabilities = model(**hidden).tag_logits.log_softmax(-1)[:, 0]
+    by_post = [-log_probabilities[i, row[row != IGNORE_INDEX]].mean() for i, row in enumerate(tag_labels)]
+    by_post[2] = torch.tensor(0.0)  # has no tags
+    torch.testing.assert_close(tag_loss, torch.stack(by_post).mean())
 
 
 def test_tag_loss_is_zero_not_nan_when_nothing_is_masked(model, batch):

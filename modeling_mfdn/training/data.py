@@ -142,6 +142,8 @@ class MFDNCollator:
         self.config, self.tags, self.training = config, list(tags), training
         self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
         self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
+        # id of each tag label; read once, because attributes of a config are properties, too slow for each tag
+        self.first_tag_id = config.num_special_tokens
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
         self.num_unknown_tags = 0
         # Shared memory, because workers hold a copy of everything else.
@@ -195,7 +197,7 @@ class MFDNCollator:
             drawn.sort(key=self.tags.__getitem__)
         elif self.tag_order == "frequency":
             drawn.sort()
-        ids = [config.cls_token_id, *(config.num_special_tokens + label for label in drawn), config.sep_token_id]
+        ids = [config.cls_token_id, *(self.first_tag_id + label for label in drawn), config.sep_token_id]
         return ids + [config.pad_token_id] * (config.max_tag_tokens - len(ids))
 
     # Images

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..configuration_mfdn import MFDNConfig
 from ..evaluation.evaluation_loop import evaluate_model
+from ..modeling_mfdn import MFDNOutput
 from .curriculum import MaskScheduler
 from .data import MFDNCollator, apply_color
 from .learning_rate import default_warmup_steps, learning_rate_factor
@@ -144,19 +145,19 @@ class MFDNTrainer(Trainer):
         outputs = model(**batch)
         loss = outputs.loss + self.smoothing(outputs.logits, batch["labels"], config)
         if self.args.image_pass_weight:
-            loss = loss + self.args.image_pass_weight * self.image_pass(model, batch, inputs, outputs.logits)
+            loss = loss + self.args.image_pass_weight * self.image_pass(model, batch, inputs, outputs)
         for name in ("character_loss", "tag_loss"):
             if (part := getattr(outputs, name)) is not None:
                 self._losses.setdefault(name, []).append(part.detach())
         return (loss, outputs) if return_outputs else loss
 
-    def image_pass(self, model, batch: dict, inputs: dict, logits: torch.Tensor) -> torch.Tensor:
+    def image_pass(self, model, batch: dict, inputs: dict, with_tags: MFDNOutput) -> torch.Tensor:
         """The loss of the same pictures without any tag, all of which are to be found.
 
-        With `distillation_weight` the character is also learnt from `logits` [B, C], those of the pass with tags.
+        With `distillation_weight` the character is also learnt from what the pass `with_tags` says.
         """
         config = self.accelerator.unwrap_model(model).config
-        alone = {"pixel_values": batch["pixel_values"], "labels": batch["labels"]}
+        alone = {"vision_states": with_tags.vision_states, "labels": batch["labels"]}
         if "tag_labels" in batch:
             _, alone["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**alone)
@@ -164,7 +165,7 @@ class MFDNTrainer(Trainer):
         if not self.args.distillation_weight:
             return loss
         temperature = self.args.distillation_temperature
-        teacher = (logits.detach().float() / temperature).softmax(dim=1)
+        teacher = (with_tags.logits.detach().float() / temperature).softmax(dim=1)
         distillation = nn.functional.cross_entropy(outputs.logits.float() / temperature, teacher)
         # Squared: else a softer target would also weigh less (Hinton et al. 2015, §2).
         return loss + self.args.distillation_weight * temperature**2 * distillation

@@ -18,7 +18,7 @@ from bench_step import make_batch, training_step
 from rounds import report_steps
 
 from modeling_mfdn import MFDNConfig, MFDNModel
-from train_mfdn import MODEL_SIZES
+from modeling_mfdn.training.recipes import MODEL_SIZES
 
 VARIANTS = ((False, "sdpa"), (False, "eager"), (True, "sdpa"), (True, "eager"))
 

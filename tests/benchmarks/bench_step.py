@@ -19,7 +19,7 @@ from rounds import measure
 
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.training.masking import hide_tags
-from train_mfdn import MODEL_SIZES
+from modeling_mfdn.training.recipes import MODEL_SIZES
 
 RATIOS = (0.0, 0.5, 1.0)
 

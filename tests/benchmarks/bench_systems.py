@@ -21,8 +21,8 @@ from rounds import report_steps
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.training.curriculum import MaskScheduler
 from modeling_mfdn.training.data import MFDNCollator
+from modeling_mfdn.training.recipes import BOTH_ENDS_RECIPE, MODEL_SIZES
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
-from train_mfdn import BOTH_ENDS_RECIPE, MODEL_SIZES
 
 VARIANTS = {  # configuration, mask schedule, its peak, weights of the second pass
     "unimodal ViT": ({"modality": "image"}, "none", None, {}),

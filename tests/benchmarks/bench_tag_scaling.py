@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from modeling_mfdn.training.masking import hide_tags  # noqa: E402
-from train_mfdn import MODEL_SIZES, SYSTEMS  # noqa: E402
+from modeling_mfdn.training.recipes import MODEL_SIZES  # noqa: E402
+from train_mfdn import SYSTEMS  # noqa: E402
 
 LAYERS_OF_LABEL2LABEL = 3
 NAMES = {"mfdn": "MFDN", "multi_label": "multi-label classifier", "label2label": "Label2Label"}
