@@ -232,15 +232,25 @@ def use_all_cores(num_processes: int) -> None:
 def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
     """Raises ValueError for flags that the asked system would ignore."""
     defaults = ScriptArguments()
-    of_mfdn = ("train_modality", "mask_schedule", "tag_order", "num_decoder_layers")
-    foreign = ("tag_loss",) if script.system == "mfdn" else of_mfdn
-    for name in foreign:
-        if getattr(script, name) != getattr(defaults, name):
-            raise ValueError(f"--{name} {getattr(script, name)} means nothing to --system {script.system}; leave it.")
-    if args.image_pass_weight and (script.system != "mfdn" or script.train_modality == "image"):
+    sees_no_tags = script.system != "mfdn" or script.train_modality == "image"
+    has_no_decoder = sees_no_tags or script.mask_schedule == "none"
+    ignored = {
+        "tag_loss": script.system == "mfdn",
+        "train_modality": script.system != "mfdn",
+        "mask_schedule": sees_no_tags,
+        "tag_order": sees_no_tags,
+        "num_decoder_layers": has_no_decoder,
+        "single_tag_query": has_no_decoder,
+    }
+    for name in ignored:
+        value = getattr(script, name)
+        if ignored[name] and value != getattr(defaults, name):
+            model = f"--system {script.system}, modality {script.train_modality}, mask schedule {script.mask_schedule}"
+            raise ValueError(f"--{name} {value} means nothing to {model}; leave it.")
+    if args.image_pass_weight and sees_no_tags:
         raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
-    if script.num_decoder_layers is not None and (script.num_decoder_layers < 1 or script.mask_schedule == "none"):
-        raise ValueError("--num_decoder_layers must be at least 1, and --mask_schedule none has no tag decoder.")
+    if script.num_decoder_layers is not None and script.num_decoder_layers < 1:
+        raise ValueError(f"--num_decoder_layers must be at least 1, got {script.num_decoder_layers}.")
     if script.num_tags is not None and script.num_tags < 1:
         raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
 

@@ -24,7 +24,7 @@ class MFDNConfig(PreTrainedConfig):
         num_labels: C, the number of characters (Table II); names in `id2label`.
         modality: "image+tags", or "image" for the unimodal ViT of Tables IV and V: vision and fusion stacks alone.
         character_loss_weight, tag_loss_weight: λ_cls and λ_mlm of Eq. 6.
-        single_tag_query: at inference ask one hidden slot instead of T - 2 for the tags (`tag_logits` [B, 1, K]).
+        single_tag_query: ask one hidden slot for all tags instead of T - 2 for one each (`tag_logits` [B, 1, K]).
     """
 
     model_type = "mfdn"

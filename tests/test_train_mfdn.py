@@ -212,6 +212,12 @@ def test_systems_of_table_6_train_and_load_without_this_package(danmul, tmp_path
     [
         ("--tag_loss", "asymmetric"),
         ("--system", "label2label", "--mask_schedule", "none"),
+        ("--system", "multi_label", "--single_tag_query", "True"),
+        ("--train_modality", "image", "--mask_schedule", "linear_hold"),
+        ("--train_modality", "image", "--tag_order", "frequency"),
+        ("--mask_schedule", "none", "--single_tag_query", "True"),
+        ("--mask_schedule", "none", "--num_decoder_layers", "2"),
+        ("--num_decoder_layers", "0"),
         ("--num_tags", "0"),
         ("--image_pass_weight", "1", "--train_modality", "image"),
     ],
