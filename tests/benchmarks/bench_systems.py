@@ -24,17 +24,19 @@ from modeling_mfdn.training.data import MFDNCollator
 from modeling_mfdn.training.recipes import BOTH_ENDS_RECIPE, MODEL_SIZES
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
+BOTH_ENDS = (
+    BOTH_ENDS_RECIPE["mask_schedule"],
+    BOTH_ENDS_RECIPE["mask_peak"],
+    {name: BOTH_ENDS_RECIPE[name] for name in ("image_pass_weight", "distillation_weight")},
+)
 VARIANTS = {  # configuration, mask schedule, its peak, weights of the second pass
     "unimodal ViT": ({"modality": "image"}, "none", None, {}),
     "MFDN without MLM": ({"num_decoder_layers": 0}, "none", None, {}),
     "MFDN, half of the tags hidden": ({}, "constant", 0.5, {}),
     "MFDN, all tags hidden": ({}, "constant", 1.0, {}),
-    "MFDN, --recipe both_ends": (
-        {},
-        BOTH_ENDS_RECIPE["mask_schedule"],
-        BOTH_ENDS_RECIPE["mask_peak"],
-        {name: BOTH_ENDS_RECIPE[name] for name in ("image_pass_weight", "distillation_weight")},
-    ),
+    "MFDN, all tags hidden, --single_tag_query": ({"single_tag_query": True}, "constant", 1.0, {}),
+    "MFDN, --recipe both_ends": ({}, *BOTH_ENDS),
+    "MFDN, --recipe both_ends --single_tag_query": ({"single_tag_query": True}, *BOTH_ENDS),
 }
 
 
