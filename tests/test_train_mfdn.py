@@ -293,11 +293,12 @@ def run_outside(command: str, cwd: Path, **environment) -> subprocess.CompletedP
 
 @pytest.mark.slow
 def test_two_processes_train_and_count_every_image_once(danmul, tmp_path):
-    """As two processes on a CPU are launched: --cpu --num_processes 2 starts one."""
+    """With two passes in a step, too. As two processes on a CPU are launched: --cpu --num_processes 2 starts one."""
     done = run_outside(
         "accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
-        f"{ROOT / 'train_mfdn.py'} --dataset {danmul} --recipe quick --max_steps 3 --eval_steps 2 --save_steps 3 "
-        "--per_device_train_batch_size 4 --per_device_eval_batch_size 4 --dataloader_num_workers 0 --logging_steps 1",
+        f"{ROOT / 'train_mfdn.py'} --dataset {danmul} --recipe quick both_ends --max_steps 3 --eval_steps 2 "
+        "--save_steps 3 --per_device_train_batch_size 4 --per_device_eval_batch_size 4 --dataloader_num_workers 0 "
+        "--logging_steps 1",
         tmp_path,
         ACCELERATE_USE_CPU="1",
     )
