@@ -108,6 +108,8 @@ EXPERIMENTS = (
     Experiment("smooth_both_ends", ("ablation",), "--label_smoothing_factor 0.1 --distillation_temperature 4", 11,
                further_recipe="both_ends"),
     Experiment("both_ends_long", ("ablation",), "--num_train_epochs 100", 21, further_recipe="both_ends"),
+    Experiment("two_views", ("both_ends", "ablation"), "", 11, further_recipe="two_views"),
+    Experiment("two_views_long", ("both_ends", "ablation"), "--num_train_epochs 100", 22, further_recipe="two_views"),
     # From a trunk that saw other characters, as the paper's saw ImageNet: `mini_booru --posts 10000 --seed 7`, built,
     # then `train_mfdn.py --recipe quick --train_modality image --num_train_epochs 25 --output_dir other_vit`.
     Experiment("trunk_vit", ("trunk",), "--train_modality image --vision_weights other_vit", 4),

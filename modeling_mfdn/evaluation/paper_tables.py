@@ -18,6 +18,7 @@ SYSTEMS = {
     "no_mlm": "MFDN without MLM",
     "mfdn": "**MFDN**",
     "both_ends": "MFDN, `--recipe both_ends`",
+    "two_views": "MFDN, `--recipe two_views`",
 }
 TAG_SYSTEMS = {
     "label2label_25": "Label2Label",
@@ -186,7 +187,7 @@ def own_flags(run: dict) -> str:
     """The flags of a run's training but for those that every run has: data, folder, recipe, seed."""
     common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ", "resume_from")
     common += ("bf16 ", "use_cpu ", "attn_implementation ")  # how, not what
-    flags = " ".join(run.get("training", {}).get("flags", [])).replace("recipe quick both_ends", "recipe both_ends")
+    flags = re.sub(r"recipe quick (?=\w)", "recipe ", " ".join(run.get("training", {}).get("flags", [])))
     found = [f"--{part.strip()}" for part in flags.split("--")[1:] if not f"{part.strip()} ".startswith(common)]
     return f"`{' '.join(found)}`" if found else "(as it is)"
 
