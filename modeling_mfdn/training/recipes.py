@@ -51,8 +51,8 @@ BOTH_ENDS_RECIPE = {
     "distillation_weight": 1.0,
 }
 
-# The same, where the pass without tags sees another crop and learns from softer targets: better at both ends, and no
-# dearer, because one query asks for all hidden tags.
+# The same, where the pass without tags sees another crop, from which it learns more, against softer targets; one query
+# asks for all hidden tags, which pays for most of the second crop.
 TWO_VIEWS_RECIPE = BOTH_ENDS_RECIPE | {
     "second_view": True,
     "distillation_temperature": 4.0,
