@@ -351,7 +351,6 @@ def main(argv: list[str] | None = None) -> dict:
             augment=script.augment,
             color_jitter=script.color_jitter,
             crop_share=script.crop_share,
-            second_view=args.second_view,
             **collate,
         ),
         eval_collator=MFDNCollator(training=False, **collate),

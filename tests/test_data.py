@@ -156,23 +156,6 @@ def test_another_epoch_and_another_seed_draw_anew(augment):
         assert torch.equal(first[name], again[name])
 
 
-@pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_a_second_view_is_another_crop_of_the_same_posts_and_changes_nothing_else(augment):
-    rows = many_rows()
-    plain = MFDNCollator(CONFIG, TAGS, training=True, augment=augment)(rows)
-    both = MFDNCollator(CONFIG, TAGS, training=True, augment=augment, second_view=True)(rows)
-    second = {name: both.pop(f"second_{name}") for name in ("pixel_values", "color_matrix") if name in both}
-    assert_same_posts(by_post([both]), by_post([plain]))
-    for first_pixels, pixels in zip(both["pixel_values"], second["pixel_values"], strict=True):
-        assert not torch.equal(first_pixels, pixels)
-    plain_colours = [row(i, PILImage.new("RGB", (40, 40), (40 * i, 90, 20))) for i in range(1, 5)]
-    collator = MFDNCollator(CONFIG, TAGS, training=True, augment=augment, second_view=True, color_jitter=[0.0] * 4)
-    batch = collator(plain_colours)
-    assert torch.equal(batch["pixel_values"], batch["second_pixel_values"])  # of the same pictures
-    evaluation = MFDNCollator(CONFIG, TAGS, training=False, second_view=True)(rows)
-    assert not any(name.startswith("second_") for name in evaluation)
-
-
 def test_set_epoch_reaches_running_workers(folder):
     collator = MFDNCollator(CONFIG, TAGS, training=True)
     rows = load_split(str(folder), "train")

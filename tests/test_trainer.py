@@ -78,16 +78,6 @@ def test_the_pass_without_tags_adds_its_losses_and_what_it_learns_from_the_pass_
     torch.testing.assert_close(step_loss(make_trainer(**arguments), batch), plain + 0.7 * (alone.loss + 18.0 * soft))
 
 
-def test_with_a_second_view_the_pass_without_tags_sees_that_one(make_trainer, batch):
-    batch["second_pixel_values"] = torch.randn(3, 3, 16, 16)
-    trainer = make_trainer()
-    plain = step_loss(trainer, batch)
-    _, all_tags = hide_tags(batch["input_ids"], 1.0, trainer.model.config)
-    alone = trainer.model(pixel_values=batch["second_pixel_values"], labels=batch["labels"], tag_labels=all_tags)
-    with_pass = step_loss(make_trainer(image_pass_weight=0.7, second_view=True), batch)
-    torch.testing.assert_close(with_pass, plain + 0.7 * alone.loss)
-
-
 def test_label_smoothing_smooths_the_character_of_both_passes_and_no_tag(make_trainer, batch):
     """transformers' own flag, which its Trainer would drop here without a word."""
     plain = step_loss(make_trainer(image_pass_weight=0.7), batch)
@@ -123,11 +113,10 @@ def text_gradient(trainer: MFDNTrainer, batch: dict) -> torch.Tensor:
     ("arguments", "named"),
     [
         ({"distillation_weight": 1.0}, "--image_pass_weight"),
-        ({"second_view": True}, "--image_pass_weight"),
         ({"distillation_temperature": 2.0}, "--distillation_weight"),
         ({"distillation_temperature": 0.0}, "above 0"),
     ],
 )
-def test_flags_of_the_second_pass_that_would_mean_nothing_are_refused(make_trainer, arguments, named):
+def test_distillation_flags_that_would_mean_nothing_are_refused(make_trainer, arguments, named):
     with pytest.raises(ValueError, match=named):
         make_trainer(**arguments)

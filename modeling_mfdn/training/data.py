@@ -28,7 +28,7 @@ TAG_ORDERS = ("random", "alphabetical", "frequency")
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
 CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
 COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
-IMAGE_STREAM, TAG_STREAM, SECOND_VIEW_STREAM = 0, 1, 2  # a generator each: crops do not depend on how tags are drawn
+IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
 
 
 def load_split(dataset: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
@@ -95,9 +95,8 @@ class MFDNCollator:
     """Turns rows of `load_split` into a batch. Picklable; runs in the workers of a DataLoader.
 
     Batch: `pixel_values` uint8 [B, 3, S, S] and `color_matrix` float32 [B, 3, 4] (see `apply_color`; with
-    `augment="torchvision"` float `pixel_values` in [-1, 1] and no matrix) · with `second_view` another crop of the
-    same pictures, `second_pixel_values` and `second_color_matrix` · `input_ids`, `attention_mask` int64 [B, T] as
-    `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
+    `augment="torchvision"` float `pixel_values` in [-1, 1] and no matrix) · `input_ids`, `attention_mask` int64 [B, T]
+    as `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
     bool [B, K], all tags of the post, also those beyond T - 2.
 
     Args:
@@ -111,7 +110,6 @@ class MFDNCollator:
         flip: mirror half of the training pictures.
         color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
         crop_share: smallest and largest side of a training crop, as shares of the picture's side; drawn evenly.
-        second_view: show each picture of a training batch a second time, cropped, mirrored and coloured anew.
         label_map: [number of characters in the data] label of the model for each label of the data; None = equal.
     """
 
@@ -126,7 +124,6 @@ class MFDNCollator:
         flip: bool = True,
         color_jitter: Sequence[float] = COLOR_JITTER,
         crop_share: Sequence[float] = CROP_SHARE,
-        second_view: bool = False,
         label_map: Sequence[int] | None = None,
     ):
         if augment not in AUGMENTATIONS:
@@ -145,7 +142,6 @@ class MFDNCollator:
         self.config, self.tags, self.training = config, list(tags), training
         self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
         self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
-        self.second_view = second_view and training
         # id of each tag label; read once, because attributes of a config are properties, too slow for each tag
         self.first_tag_id = config.num_special_tokens
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
@@ -159,10 +155,7 @@ class MFDNCollator:
         self._epoch.fill_(epoch)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        batch = self._image_batch(rows, IMAGE_STREAM)
-        if self.second_view:
-            second = self._image_batch(rows, SECOND_VIEW_STREAM)
-            batch |= {f"second_{name}": values for name, values in second.items()}
+        batch = self._image_batch(rows)
         tag_labels = [self._known_tags(row) for row in rows]
         batch["input_ids"] = torch.tensor(
             [self._token_ids(labels, row["post_id"]) for labels, row in zip(tag_labels, rows, strict=True)]
@@ -209,8 +202,8 @@ class MFDNCollator:
 
     # Images
 
-    def _image_batch(self, rows: list[dict], stream: int) -> dict[str, torch.Tensor]:
-        generators = [self._generator(row["post_id"], stream) for row in rows]
+    def _image_batch(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        generators = [self._generator(row["post_id"], IMAGE_STREAM) for row in rows]
         if self._textbook is not None:
             images = [self._textbook_pixels(row, rng) for row, rng in zip(rows, generators, strict=True)]
             return {"pixel_values": torch.stack(images)}

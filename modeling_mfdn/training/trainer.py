@@ -51,10 +51,6 @@ class MFDNTrainingArguments(TrainingArguments):
     distillation_temperature: float = field(
         default=1.0, metadata={"help": "above 1: softer targets, in which the runners-up count for more"}
     )
-    second_view: bool = field(
-        default=False,
-        metadata={"help": "that pass sees another crop of each picture, in other colours, instead of the same one"},
-    )
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
     # Kept workers draw nothing at the start of an epoch, new ones do: the shuffle would depend on their number.
@@ -71,8 +67,6 @@ class MFDNTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.distillation_weight and not self.image_pass_weight:
             raise ValueError("--distillation_weight is of the pass without tags: set --image_pass_weight too.")
-        if self.second_view and not self.image_pass_weight:
-            raise ValueError("--second_view is of the pass without tags: set --image_pass_weight too.")
         if self.distillation_temperature <= 0:
             raise ValueError(f"--distillation_temperature must be above 0, got {self.distillation_temperature}.")
         if self.distillation_temperature != 1.0 and not self.distillation_weight:
@@ -158,16 +152,12 @@ class MFDNTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def image_pass(self, model, batch: dict, inputs: dict, with_tags: MFDNOutput) -> torch.Tensor:
-        """The loss of the same pictures, or of another crop of them, without any tag, all of which are to be found.
+        """The loss of the same pictures without any tag, all of which are to be found.
 
         With `distillation_weight` the character is also learnt from what the pass `with_tags` says.
         """
         config = self.accelerator.unwrap_model(model).config
-        alone = {"labels": batch["labels"]}
-        if self.args.second_view:
-            alone["pixel_values"] = apply_color(inputs["second_pixel_values"], inputs.get("second_color_matrix"))
-        else:
-            alone["vision_states"] = with_tags.vision_states
+        alone = {"vision_states": with_tags.vision_states, "labels": batch["labels"]}
         if "tag_labels" in batch:
             _, alone["tag_labels"] = hide_tags(inputs["input_ids"], 1.0, config)
         outputs = model(**alone)
