@@ -76,8 +76,8 @@ examples:
         default=None,
         metadata={
             "help": "paper = §V-A, the default with --dataset; quick = from scratch on a CPU, the default without; "
-            "both_ends, two_views = good with tags and without, at twice the cost of a step and more. Several are "
-            "laid over one another: --recipe quick two_views. Any flag given besides wins over them",
+            "both_ends = good with tags and without, at more than twice the cost of a step. Several are laid over one "
+            "another: --recipe quick both_ends. Any flag given besides wins over them",
             "choices": list(RECIPES),
         },
     )

@@ -264,8 +264,6 @@ def test_recipes_are_laid_over_one_another_and_a_flag_wins():
     script, asked = train_mfdn.parse_arguments(flags.split())
     assert (script.model_size, script.mask_schedule, asked.image_pass_weight) == ("tiny", "per_post", 1.0)
     assert script.mask_peak == 0.2
-    script, asked = train_mfdn.parse_arguments("--dataset danmul --recipe quick two_views --use_cpu".split())
-    assert (script.mask_schedule, asked.image_pass_weight, asked.second_view) == ("per_post", 1.0, True)
     script, asked = train_mfdn.parse_arguments("--dataset danmul --recipe both_ends --use_cpu".split())
     assert (script.model_size, script.mask_schedule, asked.optim) == ("large", "per_post", "sgd")
 

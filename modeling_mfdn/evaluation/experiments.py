@@ -78,7 +78,7 @@ EXPERIMENTS = (
     Experiment("multi_label_asl_3", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 3", 4),
     Experiment("multi_label_asl_10", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 10", 4),
     # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs two.
-    Experiment("vit_long", ("ablation",), "--train_modality image --num_train_epochs 100", 8),
+    Experiment("vit_long", ("both_ends", "ablation"), "--train_modality image --num_train_epochs 100", 8),
     Experiment("vit_longest", ("ablation",), "--train_modality image --num_train_epochs 200", 15),
     # As long on the clock as both_ends_long when its passes shared nothing; then, until it stops gaining.
     Experiment("vit_equal", ("long",), "--train_modality image --num_train_epochs 325", 25),
@@ -108,9 +108,7 @@ EXPERIMENTS = (
                "--train_modality image --label_smoothing_factor 0.1 --num_train_epochs 200", 15),
     Experiment("smooth_both_ends", ("ablation",), "--label_smoothing_factor 0.1 --distillation_temperature 4", 11,
                further_recipe="both_ends"),
-    Experiment("both_ends_long", ("ablation",), "--num_train_epochs 100", 21, further_recipe="both_ends"),
-    Experiment("two_views", ("both_ends", "ablation"), "", 11, further_recipe="two_views"),
-    Experiment("two_views_long", ("both_ends", "ablation"), "--num_train_epochs 100", 22, further_recipe="two_views"),
+    Experiment("both_ends_long", ("both_ends", "ablation"), "--num_train_epochs 100", 21, further_recipe="both_ends"),
     # From a trunk that saw other characters, as the paper's saw ImageNet: `mini_booru --posts 10000 --seed 7`, built,
     # then `train_mfdn.py --recipe quick --train_modality image --num_train_epochs 25 --output_dir other_vit`.
     Experiment("trunk_vit", ("trunk",), "--train_modality image --vision_weights other_vit", 4),

@@ -18,7 +18,6 @@ SYSTEMS = {
     "no_mlm": "MFDN without MLM",
     "mfdn": "**MFDN**",
     "both_ends": "MFDN, `--recipe both_ends`",
-    "two_views": "MFDN, `--recipe two_views`",
 }
 TAG_SYSTEMS = {
     "label2label_25": "Label2Label",

@@ -51,13 +51,4 @@ BOTH_ENDS_RECIPE = {
     "distillation_weight": 1.0,
 }
 
-# The same, where the pass without tags sees another crop, from which it learns more, against softer targets; one query
-# asks for all hidden tags, which pays for most of the second crop.
-TWO_VIEWS_RECIPE = BOTH_ENDS_RECIPE | {
-    "second_view": True,
-    "distillation_temperature": 4.0,
-    "label_smoothing_factor": 0.1,
-    "single_tag_query": True,
-}
-
-RECIPES = {"paper": {}, "quick": QUICK_RECIPE, "both_ends": BOTH_ENDS_RECIPE, "two_views": TWO_VIEWS_RECIPE}
+RECIPES = {"paper": {}, "quick": QUICK_RECIPE, "both_ends": BOTH_ENDS_RECIPE}

@@ -21,25 +21,22 @@ from rounds import report_steps
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.training.curriculum import MaskScheduler
 from modeling_mfdn.training.data import MFDNCollator
-from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES
+from modeling_mfdn.training.recipes import BOTH_ENDS_RECIPE, MODEL_SIZES
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
-
-def of_recipe(name: str) -> tuple[dict, str, float | None, dict]:
-    recipe = RECIPES[name]
-    passes = {flag: recipe[flag] for flag in recipe if flag in MFDNTrainingArguments.__dataclass_fields__}
-    changes = {"single_tag_query": recipe.get("single_tag_query", False)}
-    return changes, recipe["mask_schedule"], recipe["mask_peak"], passes
-
-
+BOTH_ENDS = (
+    BOTH_ENDS_RECIPE["mask_schedule"],
+    BOTH_ENDS_RECIPE["mask_peak"],
+    {name: BOTH_ENDS_RECIPE[name] for name in ("image_pass_weight", "distillation_weight")},
+)
 VARIANTS = {  # changes of the configuration, mask schedule, its peak, flags of the second pass
     "unimodal ViT": ({"modality": "image"}, "none", None, {}),
     "MFDN without MLM": ({"num_decoder_layers": 0}, "none", None, {}),
     "MFDN, half of the tags hidden": ({}, "constant", 0.5, {}),
     "MFDN, all tags hidden": ({}, "constant", 1.0, {}),
     "MFDN, all tags hidden, --single_tag_query": ({"single_tag_query": True}, "constant", 1.0, {}),
-    "MFDN, --recipe both_ends": of_recipe("both_ends"),
-    "MFDN, --recipe two_views": of_recipe("two_views"),
+    "MFDN, --recipe both_ends": ({}, *BOTH_ENDS),
+    "MFDN, --recipe both_ends --single_tag_query": ({"single_tag_query": True}, *BOTH_ENDS),
 }
 
 
@@ -48,7 +45,6 @@ def training_step(args: argparse.Namespace, changes: dict, schedule: str, peak: 
     torch.manual_seed(0)
     config = MFDNConfig(**MODEL_SIZES[args.model_size], num_tags=793, num_labels=43)
     batch = make_batch(config, args.batch_size, 24)
-    batch["second_pixel_values"] = torch.randn_like(batch["pixel_values"])  # read by --second_view alone
     config.update(changes)
     model = MFDNModel(config)
     model.set_attn_implementation(args.attn_implementation)
