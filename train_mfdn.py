@@ -242,9 +242,9 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         "num_decoder_layers": has_no_decoder,
         "single_tag_query": has_no_decoder,
     }
-    for name in ignored:
+    for name, is_ignored in ignored.items():
         value = getattr(script, name)
-        if ignored[name] and value != getattr(defaults, name):
+        if is_ignored and value != getattr(defaults, name):
             model = f"--system {script.system}, modality {script.train_modality}, mask schedule {script.mask_schedule}"
             raise ValueError(f"--{name} {value} means nothing to {model}; leave it.")
     if args.image_pass_weight and sees_no_tags:

@@ -25,7 +25,8 @@ def write_run(folder, name, top1, file=TEST, error=0.25, num_tags=300, modality=
         "predict_nothing": {"hamming_error": 0.36},
         "most_frequent": {"miss_rate": 0.42, "mean_average_precision": 0.36},
     }
-    tags = {group: {"num_tags": num_tags, **scores, **trivial} for group in ("top25", "top200", "all")}
+    sizes = {"top25": min(25, num_tags), "top200": min(200, num_tags), "all": num_tags}  # as TagMetrics writes them
+    tags = {group: {"num_tags": size, **scores, **trivial} for group, size in sizes.items()}
     accuracy = {"top1_accuracy": top1, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.8}
     (folder / name).mkdir(exist_ok=True)
     run = {modality: accuracy | {"tags": tags}, "training": {"seconds": {"training": 90.0}}}

@@ -77,10 +77,10 @@ EXPERIMENTS = (
     Experiment("multi_label_bce_3", ("VI",), "--system multi_label --tag_loss bce --tag_loss_weight 3", 4),
     Experiment("multi_label_asl_3", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 3", 4),
     Experiment("multi_label_asl_10", ("VI",), "--system multi_label --tag_loss asymmetric --tag_loss_weight 10", 4),
-    # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs two.
+    # Beyond the paper: what the ingredients give, and one model for both ends, whose step costs more than two.
     Experiment("vit_long", ("both_ends", "ablation"), "--train_modality image --num_train_epochs 100", 8),
     Experiment("vit_longest", ("ablation",), "--train_modality image --num_train_epochs 200", 15),
-    # As long on the clock as both_ends_long when its passes shared nothing; then, until it stops gaining.
+    # As long on the clock as both_ends_long when its passes shared nothing; then, twice that.
     Experiment("vit_equal", ("long",), "--train_modality image --num_train_epochs 325", 25),
     Experiment("vit_800", ("long",), "--train_modality image --num_train_epochs 800", 60),
     # Whether the recipe's rate, 1.5e-3, is fair to the ViT.

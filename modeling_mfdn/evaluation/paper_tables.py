@@ -132,11 +132,10 @@ def table_6(folder: Path) -> list[dict]:
         for run in (fitted or read_runs(folder, name))[:1]:
             if "tags" in run["image"]:
                 systems[name] = (title, run["image"]["tags"])
-    largest = max((tags["all"]["num_tags"] for _, tags in systems.values()), default=0)
     rows = []
     for group, tags_scored in TAG_GROUPS.items():
-        needed = min(largest, {"top25": 25, "top200": 200}.get(group, largest))
-        known = {name: found for name, found in systems.items() if found[1]["all"]["num_tags"] >= needed}
+        size = max((tags[group]["num_tags"] for _, tags in systems.values()), default=0)
+        known = {name: found for name, found in systems.items() if found[1][group]["num_tags"] == size}
         for name, (title, tags) in known.items():
             error = PAPER_VI.get((name, group))
             row = {"tags scored": tags_scored, "system": title, "trained for": tags["all"]["num_tags"]}
