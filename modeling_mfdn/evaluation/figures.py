@@ -1,6 +1,5 @@
 """Figures: how a training went, and what a model says about pictures (paper Fig. 4)."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +104,7 @@ def hints_curves(curves: dict[str, dict[str, dict[str, float]]], path: str | Pat
     figure = new_figure(5 * len(curves), 3.6)
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     names = list(dict.fromkeys(name for systems in curves.values() for name in systems))
-    colors = dict(zip(names, itertools.cycle((TEAL, BLUE, ORANGE, RED, INK)), strict=False))
+    colors = dict(zip(names, (TEAL, BLUE, ORANGE, RED), strict=False))
     for ax, (dataset, systems) in zip(panels, curves.items(), strict=True):
         for name, values in systems.items():
             style = {"color": colors[name], "label": name, "markersize": 5, "linewidth": 1.8}
