@@ -23,6 +23,7 @@ def onnx(tiny_model, tiny_processor, characters, picture, tmp_path):
     from modeling_mfdn.publishing.onnx_export import main as export
 
     tiny_processor.characters = characters
+    tiny_processor.tag_threshold = 0  # the page shows every tag, whatever the random weights say
     with torch.no_grad():
         tiny_model.character_head.weight.mul_(0.2)  # scores between the extremes, which rounding would hide
     tiny_model.save_pretrained(tmp_path / "model")
@@ -148,8 +149,7 @@ def test_a_tag_is_struck_with_the_keyboard_and_the_focus_stays(browser_page, tmp
     page.expect("#status").to_contain_text("Done")
     chips = page.locator("#tags li")
     number = chips.count()
-    if number < 2:
-        pytest.skip("the tiny model names too few tags here")
+    assert number > 1
     chips.first.locator("button").last.focus()
     page.keyboard.press("Enter")
     page.expect("#tags li").to_have_count(number - 1)
