@@ -83,7 +83,8 @@ EXPERIMENTS = (
     # As long on the clock as both_ends_long when its passes shared nothing; then, twice that.
     Experiment("vit_equal", ("long",), "--train_modality image --num_train_epochs 325", 30),
     Experiment("vit_800", ("long",), "--train_modality image --num_train_epochs 800", 80),
-    # Further from there, with the rate raised and lowered once more, half as long on the clock for both ends.
+    # Further from there (vit_800: the folder that the row above wrote, under this name here), with the rate raised and
+    # lowered once more; half as long on the clock for both ends.
     Experiment("vit_onward", ("long",), "--train_modality image --vision_weights vit_800 --num_train_epochs 540", 55),
     Experiment("onward_both_ends", ("long",), "--vision_weights vit_800 --num_train_epochs 100", 28,
                further_recipe="both_ends"),
