@@ -123,7 +123,6 @@ class MFDNModel(MFDNPreTrainedModel):
             # Paper: l_t classification headers, one a slot. Here: one shared head, because 30 of them over 25,404
             # tags would be 0.8 B parameters. Special tokens are never predicted.
             self.tag_head = nn.Linear(config.hidden_size, config.num_tags)
-        self._kept_text_states = None  # (key, [1, 2, D]): see no_tags_states
         self.post_init()
 
     def get_input_embeddings(self):
@@ -241,23 +240,13 @@ class MFDNModel(MFDNPreTrainedModel):
     def no_tags_states(self, **kwargs) -> torch.Tensor:
         """[1, 2, D]: [CLS] and [SEP] alone, the same for every picture without visible tags.
 
-        While gradients flow they are computed in each step, for one row; at inference once, until a weight changes.
+        Computed in each call, for one row. Nothing is kept: nothing that torch shows tells of every way in which
+        weights change (fused optimizers, `param.data`, adapters and hooks do not raise a parameter's version).
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            keep = False
-        else:
-            weights = [*self.tag_embeddings.parameters(), *self.text_encoder.parameters()]
-            key = [(id(weight), weight.dtype, weight.device, weight._version) for weight in weights]
-            if self._kept_text_states is not None and self._kept_text_states[0] == key:
-                return self._kept_text_states[1]
-            keep = not self.training  # dropout draws anew
         config = self.config
         input_ids = torch.tensor([[config.cls_token_id, config.sep_token_id]], device=self.device)
         positions = torch.tensor([[0, config.max_tag_tokens - 1]], device=self.device)
-        states = self.text_encoder(self.tag_embeddings(input_ids, positions), **kwargs)
-        if keep:
-            self._kept_text_states = (key, states)
-        return states
+        return self.text_encoder(self.tag_embeddings(input_ids, positions), **kwargs)
 
     def fuse(self, vision_states, text_states, text_mask, **kwargs):
         """One stream of both modalities (§IV-B.3), then split: [B, P, D] and [B, N + 2, D]."""
