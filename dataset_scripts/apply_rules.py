@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -132,8 +132,14 @@ def apply_post_rules(selection: Selection, image_ids: np.ndarray, options: argpa
     return num_conflicts
 
 
-def apply_tag_rules(selection: Selection, options: argparse.Namespace) -> tuple[np.ndarray, list[dict]]:
-    """The rules over tags. Returns Eq. 1 for every tag name and how many tags each threshold would leave."""
+def apply_tag_rules(
+    selection: Selection, options: argparse.Namespace, known_tags: Collection[str] | None = None
+) -> tuple[np.ndarray, list[dict]]:
+    """The rules over tags; with `known_tags` all others go instead. Returns Eq. 1 for every tag name, and how many
+    tags each threshold would leave."""
+    if known_tags is not None:
+        selection.drop_tags("known_tag", rules.unknown_tags(selection.posts, known_tags))
+        return rules.tf_idf_sums(selection.posts, options.log_base), []
     selection.drop_tags("emoticon_tags", rules.emoticon_tags(selection.posts, options.emoticon_pattern))
     selection.drop_tags("min_tag_posts", rules.rare_tags(selection.posts, options.min_tag_posts))
     scores = rules.tf_idf_sums(selection.posts, options.log_base)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,14 +25,24 @@ from dataset_scripts.apply_rules import (
     print_problems,
     refuse_problems,
 )
+from dataset_scripts.build_options import build_parser
 from dataset_scripts.check_images import check_images
-from dataset_scripts.danmul_folder import is_local, publish, record_build, refuse_existing, work_folder, write_lists
+from dataset_scripts.danmul_folder import (
+    is_local,
+    publish,
+    read_record,
+    record_build,
+    refuse_existing,
+    split_ids,
+    work_folder,
+    write_lists,
+)
 from dataset_scripts.dataset_statistics import table_1, table_1_markdown
 from dataset_scripts.find_dump import Dump, find_dump
 from dataset_scripts.list_images import ImageListing
 from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
 from dataset_scripts.run_tasks import run
-from dataset_scripts.split_posts import assign_splits
+from dataset_scripts.split_posts import SPLITS, assign_splits
 from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
 from dataset_scripts.train_ready import expected_bytes
 from dataset_scripts.write_parquet import plan_shards, write_shard
@@ -48,6 +60,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     output = output.absolute() if is_local(output) else output
     if not options.dry_run:
         refuse_existing(output, options.overwrite)
+    like = read_like(options)
 
     # 1. Read
     dump = find_dump(source, options.format)
@@ -67,6 +80,9 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     # 2. Select posts, then tags, in the paper's order
     problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
     num_conflicts = apply_post_rules(selection, listing.ids, options)
+    if like:
+        selection.drop_posts("new_post", rules.in_sorted(selection.posts.post_ids, like.post_ids))
+        selection.drop_posts("known_character", rules.posts_of_unknown_characters(selection.posts, like.characters))
     checked_ids, checked_bytes = selection.posts.post_ids, None
     if not options.dry_run:
         decode = options.verify == "full" or options.image_size is not None
@@ -77,11 +93,18 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         selection.drop_posts("readable_image", rules.in_sorted(selection.posts.post_ids, bad_ids))
     if options.strict:
         refuse_problems(problems)
-    selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
-    scores, ladder = apply_tag_rules(selection, options)
+    if not like:
+        selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
+    scores, ladder = apply_tag_rules(selection, options, like and like.tags)
     print(format_rules(selection.rules))
     print_problems(parsed, problems, num_conflicts, listing.num_ignored)
-    print_ladder(scores, ladder)
+    if not like:
+        print_ladder(scores, ladder)
+    if not len(selection.posts) and like:
+        raise ValueError(
+            f"Expected posts of the characters of {options.like} that are not in it, but the rules above left none: "
+            "--source should be another or a newer dump of the same board."
+        )
     if not len(selection.posts):
         raise ValueError(
             f"Expected characters with {options.min_posts} posts or more, but the rules above left no post: "
@@ -97,7 +120,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     if options.split == "published":
         splits = np.array([parsed.splits[post_id] for post_id in posts.post_ids.tolist()], np.int8)
     else:
-        splits = assign_splits(posts.post_ids, posts.characters, options.seed)
+        splits = assign_splits(posts.post_ids, posts.characters, options.seed, held_out=like is not None)
     statistics = table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names))
     record = record_build(options, parsed, dump, selection, posts, splits, problems)
     record |= {"duplicate_ids_that_differ": num_conflicts, "tfidf_thresholds": ladder}
@@ -126,9 +149,39 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         publish(folder, output, record["shards"], options.overwrite)
     print(table_1_markdown(statistics))
     for split, number in record["counts"]["characters_without_posts"].items():
-        if number:
+        if number and not (like and split == "train"):
             print(f"{number:,} characters are so small that they have no {split} post.")
     print(f"Wrote {options.output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
+
+
+@dataclass
+class Like:
+    """What a built data set knows: names of characters and tags, and its posts, sorted [N]."""
+
+    characters: set[str]
+    tags: set[str]
+    post_ids: np.ndarray
+
+
+def read_like(options: argparse.Namespace) -> Like | None:
+    """What --like names; None without it.
+
+    Raises:
+        FileNotFoundError: it is no built folder.
+        ValueError: a rule was asked for that --like takes the place of.
+    """
+    if not options.like:
+        return None
+    for name in ("min_posts", "emoticon_pattern", "min_tag_posts", "tfidf_threshold", "split"):
+        if getattr(options, name) != build_parser().get_default(name):
+            raise ValueError(f"--{name} means nothing with --like: characters and tags are those of {options.like}.")
+    folder = UPath(options.like)
+    read_record(folder)
+    characters, tags = (
+        {row[column] for row in json.loads((folder / file).read_text(encoding="utf-8"))}
+        for file, column in (("characters.json", "character"), ("tags.json", "tag"))
+    )
+    return Like(characters, tags, np.sort(np.concatenate([split_ids(folder, split) for split in SPLITS])))
 
 
 def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | None) -> Parsed:

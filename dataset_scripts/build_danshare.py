@@ -16,7 +16,7 @@ from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.card import dataset_card
-from dataset_scripts.danmul_folder import json_text, read_record, replace_text
+from dataset_scripts.danmul_folder import json_text, read_record, replace_text, split_ids
 from dataset_scripts.dataset_statistics import all_statistics, table_3_markdown
 from dataset_scripts.split_posts import SPLITS
 from dataset_scripts.write_parquet import parquet_writer, size_and_digest
@@ -92,13 +92,6 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     replace_text(folder / "statistics.json", json_text(statistics))
     replace_text(folder / "README.md", dataset_card(record, statistics, has_share=True))
     return entry
-
-
-def split_ids(folder: Path, split: str) -> np.ndarray:
-    """Post ids of a split, int64."""
-    paths = sorted((folder / "data").glob(f"{split}-*.parquet"))
-    columns = [pq.read_table(path, columns=["post_id"])["post_id"].to_numpy() for path in paths]
-    return np.concatenate([np.array([], np.int64), *columns])
 
 
 def count_elsewhere(ids: np.ndarray, splits: dict[str, np.ndarray]) -> int:

@@ -17,6 +17,7 @@ when lines were malformed. OUTPUT appears only when it is complete."""
 EXAMPLE = """examples:
   python -m dataset_scripts.build_danmul --source DUMP --output danmul --dry_run    # the table of rules, in seconds
   python -m dataset_scripts.build_danmul --source DUMP --output danmul
+  python -m dataset_scripts.build_danmul --source NEWER_DUMP --output danmul_more --like danmul
   python -c 'from datasets import load_dataset; print(load_dataset("danmul"))'"""
 
 
@@ -52,6 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--log_base", choices=tuple(rules.LOG_BASES), default="natural", help="of Eq. 1 (default: natural)")
     add("--split", choices=("hash", "published"), default="hash",
         help="hash = 0.70/0.25/0.05 of each character; published = the dump's own (DAF:re) (default: hash)")
+    add("--like", metavar="DANMUL",
+        help="make a further evaluation set for models trained on that built folder: posts that it does not have, its "
+        "characters and its tags in place of the rules below single_character, no train split; 2/7 of each character "
+        "validation, the rest test")  # fmt: skip
     add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
     add = parser.add_argument_group("output").add_argument
     add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")

@@ -36,6 +36,12 @@ def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
     size = options.get("image_size")
     image = f"JPEG of quality 95, shorter side at most {size} pixels" if size else "the original file, bytes untouched"
     share_line = '\nshare = load_dataset("danmul", "share", split="test")  # Dan:share, Table III' if has_share else ""
+    split = "Per character n\\*7//10 train, n//4 test, the rest validation, by a hash of the post id"
+    if "like" in options:
+        split = (
+            f"Further posts of the characters of `{options['like']}`, none of that data set's own, to measure models "
+            "that were trained there. Per character n\\*2//7 validation, the rest test, by a hash of the post id"
+        )
     filled = [name for name in SPLITS if counts["splits"][name]]  # `load_dataset` cannot build a split without posts
     data_files = "\n".join(f'  - split: {name}\n    path: "data/{name}-*.parquet"' for name in filled)
     rules = "\n".join(
@@ -75,12 +81,12 @@ rules of *Anime Character Identification and Tag Prediction by Multimodality Mod
 from datasets import load_dataset
 
 danmul = load_dataset("danmul")  # in the folder that holds danmul/; streaming=True reads without a copy{share_line}
-post = danmul["train"][0]
-danmul["train"].features["character"].int2str(post["character"]), post["tags"], post["image"]
+post = danmul["{filled[0]}"][0]
+danmul["{filled[0]}"].features["character"].int2str(post["character"]), post["tags"], post["image"]
 
 from datasets.distributed import split_dataset_by_node  # each of 8 processes streams its own shards
 
-part = split_dataset_by_node(load_dataset("danmul", split="train", streaming=True), rank=0, world_size=8)
+part = split_dataset_by_node(load_dataset("danmul", split="{filled[0]}", streaming=True), rank=0, world_size=8)
 ```
 
 ## Columns
@@ -95,7 +101,7 @@ tokens of a tokenizer {counts["tags_and_special_tokens"]:,}).
 ![Images per character](figures/images_per_character.png)
 ![Tags per image](figures/tags_per_image.png)
 
-Per character n\\*7//10 train, n//4 test, the rest validation, by a hash of the post id (seed {options["seed"]}).
+{split} (seed {options["seed"]}).
 
 ## What the rules dropped
 Characters and tags are counted on posts of exactly one character.

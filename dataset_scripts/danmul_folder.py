@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from upath import UPath
 
@@ -182,7 +183,9 @@ def build_options(options: argparse.Namespace) -> dict:
     """The options that the bytes of the data set depend on. Of the source only the name: folders of a machine are
     nobody's business on the Hub."""
     recorded = {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
-    return recorded | {"source": UPath(options.source).absolute().name}
+    recorded |= {"source": UPath(options.source).absolute().name}
+    like = {"like": UPath(options.like).absolute().name} if options.like else {}  # folders of before know no --like
+    return {name: value for name, value in recorded.items() if name != "like"} | like
 
 
 def write_lists(
@@ -247,3 +250,12 @@ def read_record(folder: UPath) -> dict:
     if not (folder / "build.json").is_file():
         raise FileNotFoundError(f"Expected a folder that build_danmul wrote, but {folder} has no build.json.")
     return json.loads((folder / "build.json").read_text(encoding="utf-8"))
+
+
+def split_ids(folder: UPath, split: str) -> np.ndarray:
+    """Post ids of a split of a built folder, int64."""
+    columns = []
+    for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
+        with path.open("rb") as file:
+            columns.append(pq.read_table(file, columns=["post_id"])["post_id"].to_numpy())
+    return np.concatenate([np.array([], np.int64), *columns])

@@ -5,6 +5,11 @@ Example, under a minute on two cores, then the data set that `build_danmul` make
     python -m dataset_scripts.mini_booru --output mini_booru
     python -m dataset_scripts.build_danmul --source mini_booru --output danmul
 
+and further posts of the same characters, to measure with: enough pictures to tell a point, none of them trained on:
+
+    python -m dataset_scripts.mini_booru --output mini_booru_more --more_of mini_booru --posts 9000
+    python -m dataset_scripts.build_danmul --source mini_booru_more --output danmul_more --like danmul
+
 The output has the layout of Danbooru2021: `512px/NNNN/ID.jpg` (NNNN = id % 1000, safe posts only),
 `metadata/posts.jsonl` (records of 2017-2020) and `metadata_2021/posts000000000000.json` (flat records of 2021) about
 the same posts, and besides `contact_sheet.jpg` and `mini_booru.json`. Same seed and posts, same bytes, whatever the
@@ -88,21 +93,42 @@ def class_sizes(posts: int) -> np.ndarray:
     return sizes
 
 
-def make_posts(posts: int, seed: int) -> list[Post]:
+def kinds_of_crowd(posts: int) -> tuple[int, int]:
+    """How many posts show nobody, and how many show several characters."""
+    return max(1, round(posts * NO_CHARACTER)), max(2, round(posts * SEVERAL_CHARACTERS))
+
+
+def draw_ids(posts: int, rng: np.random.Generator) -> np.ndarray:
+    """So many ids of posts, rising."""
+    return np.sort(rng.choice(np.arange(1_000_000, LAST_ID), posts, replace=False))
+
+
+def make_posts(posts: int, seed: int, earlier: int = 0) -> list[Post]:
     """Invent all posts of a dump, sorted by id.
 
     Args:
         posts: number of distinct posts, >= 100.
         seed: of everything. What a post looks like depends on the seed, its id and its characters, not on other posts.
+        earlier: the posts of a dump of the same seed whose characters are drawn further: its cast in the same shares,
+            no post of it again. 0: a dump of its own.
     """
     if posts < 100:
         raise ValueError(f"posts must be at least 100 to hold every kind of dirt, got {posts}.")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}.")
-    rng = np.random.default_rng([seed, 0])
-    ids = np.sort(rng.choice(np.arange(1_000_000, LAST_ID), posts, replace=False))
-    nobody, several = max(1, round(posts * NO_CHARACTER)), max(2, round(posts * SEVERAL_CHARACTERS))
+    if earlier:
+        rng = np.random.default_rng([seed, 0, earlier])
+        free = np.setdiff1d(np.arange(1_000_000, LAST_ID), draw_ids(earlier, np.random.default_rng([seed, 0])))
+        ids = np.sort(rng.choice(free, posts, replace=False))
+    else:
+        rng = np.random.default_rng([seed, 0])
+        ids = draw_ids(posts, rng)
+    nobody, several = kinds_of_crowd(posts)
     sizes = class_sizes(posts - nobody - several)
+    if earlier:
+        shares = class_sizes(earlier - sum(kinds_of_crowd(earlier)))
+        sizes = (posts - nobody - several) * shares // shares.sum()
+        sizes[0] += posts - nobody - several - sizes.sum()
     cast = make_cast(len(sizes), seed, DETAILS[: len(DETAILS) // 2])
     who = [[i] for i, size in enumerate(sizes) for _ in range(size)] + [[]] * nobody
     for _ in range(several):
@@ -337,17 +363,44 @@ def summary(table: list[Post], seed: int) -> dict:
     }  # fmt: skip
 
 
-def write_dump(output: Path, posts: int, seed: int, workers: int, overwrite: bool = False) -> dict:
-    """Make the dump beside `output` and move it into place when it is complete; returns the summary."""
+def read_earlier(dump: Path) -> tuple[int, int]:
+    """(seed, posts) of a dump of this program, whose characters are to be drawn further.
+
+    Raises:
+        FileNotFoundError: it is no such dump.
+        ValueError: it was drawn by another version, or is itself a continuation.
+    """
+    try:
+        drawn = json.loads((dump / "mini_booru.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--more_of expects a dump of this command: {dump} has no mini_booru.json.") from error
+    if drawn["drawing_version"] != DRAWING_VERSION:
+        raise ValueError(
+            f"--more_of expects a dump of drawing version {DRAWING_VERSION}, but {dump} is of version "
+            f"{drawn['drawing_version']}: its characters would look different. Draw it anew."
+        )
+    if "more_of" in drawn:
+        raise ValueError(f"--more_of expects a dump of its own, but {dump} is itself more of another one: name that.")
+    return drawn["seed"], drawn["posts"]
+
+
+def write_dump(
+    output: Path, posts: int, seed: int, workers: int, overwrite: bool = False, more_of: Path | None = None
+) -> dict:
+    """Make the dump beside `output` and move it into place when it is complete; returns the summary.
+
+    `more_of`: a dump of this program; these are further posts of its characters, and its seed counts.
+    """
     check_output(output, overwrite)
-    table = make_posts(posts, seed)
+    seed, earlier = read_earlier(more_of) if more_of else (seed, 0)
+    table = make_posts(posts, seed, earlier)
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         write_metadata(table, seed, work)
         draw_posts(table, seed, work, workers)
         draw_contact_sheet(table, work)
-        counts = summary(table, seed)
+        counts = summary(table, seed) | ({"more_of": {"posts": earlier}} if earlier else {})
         (work / "mini_booru.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
         work.chmod(0o755)  # mkdtemp makes it private
         if output.exists():
@@ -368,7 +421,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make; look at its contact_sheet.jpg")
     parser.add_argument("--posts", type=int, default=2500, help="distinct posts, 100 or more (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed and posts, same bytes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="same seed and posts, same bytes (default: 0)")
+    parser.add_argument("--more_of", type=Path, metavar="DUMP",
+        help="draw further posts of the characters of this dump, none of its own again; its seed counts")  # fmt: skip
     parser.add_argument("--workers", type=int, default=2, help="drawing processes (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an older mini_booru dump in OUTPUT")
     return parser
@@ -380,9 +435,11 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     if args.workers < 1:
         parser.error(f"--workers must be 1 or more, got {args.workers}")
+    if args.more_of and args.seed is not None:
+        parser.error("--seed means nothing with --more_of, whose dump has one: leave it.")
     try:
-        counts = write_dump(args.output, args.posts, args.seed, args.workers, args.overwrite)
-    except (ValueError, FileExistsError) as error:
+        counts = write_dump(args.output, args.posts, args.seed or 0, args.workers, args.overwrite, args.more_of)
+    except (ValueError, FileExistsError, FileNotFoundError) as error:
         parser.error(str(error))
     drawn, kept, images = counts["characters"], counts["characters_with_10_clean_posts"], counts["images_of_these"]
     print(f"{args.output}: {counts['posts']} posts, {kept} of {drawn} characters have 10 images or more.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 import numpy as np
 
@@ -97,6 +98,16 @@ def posts_of_rare_characters(posts: PostsTable, min_posts: int) -> np.ndarray:
     """Posts of characters with fewer than `min_posts` posts ("fewer than 10 images are removed"), counted once."""
     counts = np.bincount(posts.characters, minlength=len(posts.character_names))
     return counts[posts.characters] < min_posts
+
+
+def posts_of_unknown_characters(posts: PostsTable, known: Collection[str]) -> np.ndarray:
+    """Posts of characters that are not among `known` names."""
+    return ~np.array([name in known for name in posts.character_names], bool)[posts.characters]
+
+
+def unknown_tags(posts: PostsTable, known: Collection[str]) -> np.ndarray:
+    """Tags that are not among `known` names."""
+    return np.array([name not in known for name in posts.tag_names], bool)
 
 
 def emoticon_tags(posts: PostsTable, pattern: str = EMOTICON_PATTERN) -> np.ndarray:

@@ -358,3 +358,36 @@ def test_impossible_options_are_refused(argv, capsys):
 def test_this_package_never_imports_the_model():
     for path in Path(write_parquet.__file__).parent.glob("*.py"):
         assert not re.search(r"^\s*(from|import) modeling_mfdn", path.read_text(encoding="utf-8"), re.M), path
+
+
+def test_like_a_built_folder_means_its_characters_its_tags_and_none_of_its_posts(tmp_path, capsys):
+    first = [Post(100 + i, ["alice"], ["hat", "smile"]) for i in range(12)]
+    first += [Post(200 + i, ["bob"], ["hat", "sword"]) for i in range(10)] + [Post(300, ["carol"], ["hat"])]
+    build(write_dump(tmp_path / "dump", first), tmp_path / "danmul")
+    newer = [Post(1100 + i, ["alice"], ["smile", "new_tag"]) for i in range(7)] + [Post(1200, ["bob"], ["sword"])]
+    newer += [Post(1300 + i, ["carol"], ["hat"]) for i in range(20)] + first[:5]
+    dump = write_dump(tmp_path / "newer", newer)
+    assert build(dump, tmp_path / "more", "--like", str(tmp_path / "danmul")) == 0
+    expected = [(1100 + i, "alice", ["smile"], "s") for i in range(7)] + [(1200, "bob", ["sword"], "s")]
+    rows = read_rows(tmp_path / "more")
+    assert [row[:4] for row in rows] == expected
+    assert sorted(row[4] for row in rows) == ["test"] * 6 + ["validation"] * 2
+    rules = {rule["rule"]: rule for rule in read_json(tmp_path / "more", "build")["rules"]}
+    dropped = {name: rules[name]["posts_dropped"] for name in ("new_post", "known_character")}
+    assert dropped == {"new_post": 5, "known_character": 20} and rules["known_tag"]["tags_dropped"] == 1
+    assert read_json(tmp_path / "more", "build")["options"]["like"] == "danmul"
+    assert "none of that data set's own" in (tmp_path / "more" / "README.md").read_text()
+    assert "like" not in read_json(tmp_path / "danmul", "build")["options"]
+
+
+def test_like_refuses_rules_that_it_would_ignore_and_folders_without_anything_to_go_by(tmp_path, capsys):
+    posts = [Post(100 + i, ["alice"], ["hat", "smile"]) for i in range(12)]
+    dump = write_dump(tmp_path / "dump", posts)
+    build(dump, tmp_path / "danmul")
+    for options, message in (
+        (["--like", str(tmp_path / "danmul"), "--min_posts", "3"], "--min_posts means nothing with --like"),
+        (["--like", str(tmp_path / "danmul")], "the rules above left none"),
+        (["--like", str(tmp_path / "dump")], "has no build.json"),
+    ):
+        assert build(dump, tmp_path / "more", *options) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "more").exists()

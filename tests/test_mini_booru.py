@@ -68,6 +68,49 @@ def test_another_seed_gives_other_posts():
     }
 
 
+def test_more_of_a_dump_has_its_characters_in_the_same_shares_and_none_of_its_posts():
+    first, more = make_posts(600, seed=3), make_posts(1200, seed=3, earlier=600)
+    assert not {post.id for post in first} & {post.id for post in more}
+
+    def shares(table):
+        alone = Counter(post.characters[0] for post in table if len(post.characters) == 1)
+        return {name: number / alone.total() for name, number in alone.items()}
+
+    before, after = shares(first), shares(more)
+    assert before.keys() == after.keys()
+    assert all(abs(after[name] - share) < 0.004 for name, share in before.items())
+    hair, later = usual_hair(first), usual_hair(more)
+    assert len(hair) > 5 and hair.items() <= later.items()
+
+
+def usual_hair(table):
+    """Of the characters with most posts; a few posts show another colour or cut."""
+    hair = defaultdict(Counter)
+    for post in table:
+        if len(post.characters) == 1:
+            hair[post.characters[0]][post.looks[0].hair] += 1
+    return {name: seen.most_common(1)[0][0] for name, seen in sorted(hair.items()) if seen.total() >= 20}
+
+
+def test_more_is_drawn_of_a_dump_that_says_how_it_was_drawn(dump, tmp_path, capsys):
+    more = tmp_path / "more"
+    main(["--output", str(more), "--posts", "130", "--workers", "1", "--more_of", str(dump)])
+    counts = json.loads((more / "mini_booru.json").read_text())
+    assert (counts["seed"], counts["posts"], counts["more_of"]) == (0, 130, {"posts": 120})
+    for folder, message in ((tmp_path, "has no mini_booru.json"), (more, "itself more of another one")):
+        with pytest.raises(SystemExit):
+            main(["--output", str(tmp_path / "x"), "--more_of", str(folder)])
+        assert message in capsys.readouterr().err
+    older = json.loads((dump / "mini_booru.json").read_text()) | {"drawing_version": -1}
+    (tmp_path / "mini_booru.json").write_text(json.dumps(older))
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "x"), "--more_of", str(tmp_path)])
+    assert "of version -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "x"), "--more_of", str(dump), "--seed", "0"])
+    assert "--seed means nothing" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
 def test_images_are_512_pixels_in_the_folders_of_danbooru2021(dump):
     for post in make_posts(120, seed=0):
         path = image_path(dump, post.id)

@@ -16,6 +16,12 @@ def test_sizes_are_those_of_table_1(num_posts, train, test, validation):
     }  # fmt: skip
 
 
+def test_a_held_out_set_has_no_train_split():
+    assert [split_sizes(number, held_out=True) for number in (7, 100, 1)] == [(0, 2, 5), (0, 28, 72), (0, 0, 1)]
+    splits = assign_splits(np.arange(107), np.repeat([0, 1], [7, 100]), held_out=True)
+    assert np.bincount(splits).tolist() == [0, 30, 77]
+
+
 def test_every_character_is_split_alone():
     characters = np.repeat([0, 1, 2], [10, 42_582, 13])
     splits = assign_splits(np.arange(len(characters)) * 7, characters)
