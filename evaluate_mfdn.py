@@ -46,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="on validation: fit a temperature for characters and a threshold for each tag, stored with the model",
     )
     parser.add_argument(
+        "--predictions", metavar="FILE.parquet", help="also write what was named for each picture, one row a picture"
+    )
+    parser.add_argument(
         "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"
     )
     parser.add_argument(
@@ -122,6 +125,8 @@ def main(argv: list[str] | None = None) -> dict:
     # ------------------------------------------------------------------ arguments
     args = build_parser().parse_args(argv)
     path = output_path(args.model, args.split, args.output)
+    if args.predictions and not Path(args.predictions).absolute().parent.is_dir():
+        raise ValueError(f"--predictions {args.predictions}: its folder does not exist. Create it first.")
     if args.calibrate and (args.split != "validation" or not Path(args.model).is_dir()):
         raise ValueError("--calibrate fits on --split validation, never on test, and needs a --model folder.")
     if args.push_to_hub and not Path(args.model).is_dir():
@@ -141,7 +146,12 @@ def main(argv: list[str] | None = None) -> dict:
         most_confused,
         predict_characters,
     )
-    from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
+    from modeling_mfdn.evaluation.evaluation_loop import (
+        evaluate_model,
+        format_results,
+        write_predictions,
+        write_results,
+    )
     from modeling_mfdn.evaluation.figures import reliability_plot
     from modeling_mfdn.evaluation.hints import accuracy_by_hints
     from modeling_mfdn.publishing.cards import write_hub_files
@@ -180,7 +190,9 @@ def main(argv: list[str] | None = None) -> dict:
         tag_aggregation=aggregation,
         tag_threshold=threshold,
         tune_threshold=args.split == "validation",
+        with_predictions=args.predictions is not None,
     )
+    predictions = results.pop("predictions", None)
     results = {
         "model": args.model,
         "dataset": args.dataset,
@@ -218,6 +230,8 @@ def main(argv: list[str] | None = None) -> dict:
         results |= {"training": earlier["training"]} if "training" in earlier else {}
     if accelerator.is_main_process:
         write_results(results, path)
+        if predictions is not None:
+            write_predictions(predictions, characters, args.predictions)
         print(format_results(results))
         if args.hints:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())

@@ -158,3 +158,17 @@ def test_a_unimodal_model_is_judged_on_images(dataset, tmp_path, capsys):
 def test_output_of_a_hub_model_must_be_said():
     with pytest.raises(ValueError, match="--output"):
         main(["--model", "someone/mfdn"])
+
+
+def test_predictions_name_each_picture_once_and_agree_with_the_accuracy(model, dataset, tmp_path):
+    results = main(["--model", model, "--dataset", dataset, "--output", str(tmp_path / "r.json"), "--batch_size", "5",
+                    "--num_workers", "0", "--predictions", str(tmp_path / "p.parquet")])  # fmt: skip
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [row["post_id"] for row in rows] == list(range(13))
+    assert [row["character"] for row in rows] == [sorted(CHARACTERS)[i % 6] for i in range(13)]
+    for modality in ("image", "image+tags"):
+        hits = [row["character"] == row[modality] for row in rows]
+        assert sum(hits) / 13 == pytest.approx(results[modality]["top1_accuracy"])
+    assert "predictions" not in results and sorted(path.name for path in tmp_path.iterdir()) == ["p.parquet", "r.json"]
+    with pytest.raises(ValueError, match="does not exist"):
+        main(["--model", model, "--dataset", dataset, "--predictions", str(tmp_path / "no" / "p.parquet")])

@@ -6,10 +6,12 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -34,6 +36,7 @@ def evaluate_model(
     tag_threshold: float = 0.35,  # MFDNProcessor's default
     tune_threshold: bool = False,
     max_batches: int | None = None,
+    with_predictions: bool = False,
     progress: bool = True,
 ) -> dict:
     """Judge a model in both modalities; every image counts once, whatever the batches and processes.
@@ -50,12 +53,15 @@ def evaluate_model(
         tag_threshold: in [0, 1], for the Hamming error and F1 of tags.
         tune_threshold: also search the best threshold; meant for the validation split.
         max_batches: stop early.
+        with_predictions: also say what was named for each picture.
         progress: show a bar, on the main process.
 
     Returns:
         On every process the same `{"num_images": n, "image": {"top1_accuracy", "top5_accuracy",
         "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}`. Without
-        "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder.
+        "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder. On request
+        also `"predictions": {"post_id", "label", "image", "image+tags"}`, an int64 tensor [n] each: the characters in
+        truth, from the image alone, and with all tags given.
     """
     config = accelerator.unwrap_model(model).config
     modalities = ["image", "image+tags"] if config.modality == "image+tags" else ["image"]
@@ -65,7 +71,7 @@ def evaluate_model(
 
     was_training = model.training
     model.eval()
-    num_images = 0
+    num_images, found = 0, {"post_id": [], "label": []} | {modality: [] for modality in modalities}
     bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
     try:
         for step, batch in enumerate(bar):
@@ -74,6 +80,9 @@ def evaluate_model(
                 gathered = accelerator.gather_for_metrics(predictions)  # drops what padded the last batch
             for modality in modalities:
                 scores[modality].add(gathered[modality])
+                found[modality].append(gathered[modality]["top5"][:, 0].cpu())
+            found["post_id"].append(gathered["post_id"].cpu())
+            found["label"].append(gathered["image"]["labels"].cpu())
             num_images += len(gathered["image"]["labels"])
             if step + 1 == max_batches:
                 if hasattr(dataloader, "end"):  # accelerate takes leave by itself only of a loader read to its end
@@ -83,7 +92,10 @@ def evaluate_model(
         model.train(was_training)
     if not num_images:
         raise ValueError("The data loader gave no batch: the split is empty.")
-    return {"num_images": num_images} | {modality: scores[modality].compute() for modality in modalities}
+    results = {"num_images": num_images} | {modality: scores[modality].compute() for modality in modalities}
+    if with_predictions:
+        results["predictions"] = {name: torch.cat(values) for name, values in found.items()}
+    return results
 
 
 def format_results(results: dict) -> str:
@@ -115,6 +127,27 @@ def write_results(results: dict, path: str | Path) -> None:
     results = results | {"date": datetime.now(UTC).date().isoformat(), "commit": checked_out_commit()}
     unfinished = Path(f"{path}.unfinished")
     unfinished.write_text(json.dumps(results | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_predictions(predictions: dict[str, torch.Tensor], characters: Sequence[str], path: str | Path) -> None:
+    """Write what was named for each picture as Parquet, one row a picture, so that two systems can be compared on the
+    same pictures. The file is whole or not there.
+
+    Args:
+        predictions: of `evaluate_model`: labels [n] by column, and "post_id".
+        characters: their names [C]; the columns hold names, which stay true whatever the order of a model's labels.
+    """
+    names = pa.array(characters, pa.string())
+    columns = {
+        column: values.numpy()
+        if column == "post_id"
+        else pa.DictionaryArray.from_arrays(pa.array(values.numpy(), pa.int32()), names)
+        for column, values in predictions.items()
+    }
+    columns["character"] = columns.pop("label")
+    unfinished = Path(f"{path}.unfinished")
+    pq.write_table(pa.table(columns).sort_by("post_id"), unfinished, compression="zstd")
     os.replace(unfinished, path)
 
 
@@ -167,7 +200,8 @@ def _given_tags(input_ids: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
 
 
 def _predict(model, batch: dict, config: MFDNConfig, accelerator: Accelerator, tag_aggregation: str) -> dict:
-    """{modality: {"top5" [b, 5], "losses" [b], "labels" [b], "scores", "targets" [b, K] and maybe "given"}}"""
+    """{"post_id" [b], modality: {"top5" [b, 5], "losses" [b], "labels" [b], "scores", "targets" [b, K] and maybe
+    "given"}}"""
     pixel_values = apply_color(batch["pixel_values"], batch.get("color_matrix"))
     labels = batch["labels"]
 
@@ -183,7 +217,7 @@ def _predict(model, batch: dict, config: MFDNConfig, accelerator: Accelerator, t
         return aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags, hidden_slots)
 
     outputs = forward()
-    predictions = {"image": _character_predictions(outputs.logits, labels)}
+    predictions = {"post_id": batch["post_id"], "image": _character_predictions(outputs.logits, labels)}
     if config.predicts_tags:
         predictions["image"] |= {"scores": tag_scores(outputs), "targets": batch["tag_targets"]}
     if config.modality == "image+tags":
