@@ -57,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="also accuracy by the number of training images and the most confused characters, with pictures of both",
     )
     parser.add_argument(
+        "--trained_on", metavar="DATASET", help="of --errors: whose train split counts images (default: DATASET)"
+    )
+    parser.add_argument(
         "--push_to_hub", action="store_true", help="upload the --model folder with these results and a fresh card"
     )
     parser.add_argument("--hub_model_id", help="NAME/REPOSITORY to upload to (default: the folder's name)")
@@ -98,12 +101,13 @@ def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     return {"tags": len(unknown), "occurrences": sum(unknown)}
 
 
-def count_training_images(dataset: str, labels: Sequence[int] | None, num_labels: int) -> list[int]:
-    """Training images of each character of the model [C]; `labels` as of [`label_map`]."""
-    from modeling_mfdn.training.data import load_split
+def count_training_images(dataset: str, characters: Sequence[str]) -> list[int]:
+    """Training images of each of the model's characters [C]."""
+    from modeling_mfdn.training.data import load_split, read_characters
 
-    counts = [0] * num_labels
-    for label in load_split(dataset, "train")["character"]:
+    rows = load_split(dataset, "train")
+    labels, counts = label_map(read_characters(rows), characters), [0] * len(characters)
+    for label in rows["character"]:
         counts[labels[label] if labels else label] += 1
     return counts
 
@@ -127,6 +131,8 @@ def main(argv: list[str] | None = None) -> dict:
     path = output_path(args.model, args.split, args.output)
     if args.predictions and not Path(args.predictions).absolute().parent.is_dir():
         raise ValueError(f"--predictions {args.predictions}: its folder does not exist. Create it first.")
+    if args.trained_on and not args.errors:
+        raise ValueError("--trained_on goes with --errors.")
     if args.calibrate and (args.split != "validation" or not Path(args.model).is_dir()):
         raise ValueError("--calibrate fits on --split validation, never on test, and needs a --model folder.")
     if args.push_to_hub and not Path(args.model).is_dir():
@@ -206,7 +212,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.hints:
         results["hints"] = accuracy_by_hints(model, loader, accelerator)
     if args.errors:
-        training_images = count_training_images(args.dataset, labels, config.num_labels)
+        training_images = count_training_images(args.trained_on or args.dataset, characters)
         found = predict_characters(model, loader, accelerator, (1.0, processor.temperature))
         truth, predicted = found["labels"], found["predicted"]
         hits = (truth == predicted).float()

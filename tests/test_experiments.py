@@ -2,8 +2,13 @@
 
 import json
 import os
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import evaluate_mfdn
@@ -13,36 +18,60 @@ from modeling_mfdn.evaluation.experiments import EXPERIMENTS, main, planned_runs
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=[experiment.name for experiment in EXPERIMENTS])
 def test_every_command_is_one_that_its_script_takes(experiment, tmp_path):
-    (tmp_path / "danmul" / "share").mkdir(parents=True)
+    (tmp_path / "more" / "share").mkdir(parents=True)
     (tmp_path / "run").mkdir()
-    commands = experiment.commands(str(tmp_path / "danmul"), "quick", 2, tmp_path / "run", ["--max_steps", "3"])
+    danmul, more = str(tmp_path / "danmul"), str(tmp_path / "more")
+    commands = experiment.commands(danmul, more, "quick", 2, tmp_path / "run", ["--max_steps", "3"])
     script, args = train_mfdn.parse_arguments([*commands.pop("results.json")[3:], "--use_cpu"])
     train_mfdn.check_flags(script, args)
     assert (args.seed, script.evaluate_test, args.output_dir) == (2, True, str(tmp_path / "run"))
-    assert args.max_steps == 3 and "results_share.json" in commands
+    assert (args.max_steps, script.dataset) == (3, danmul)
+    assert list(commands) == ["results_validation.json", "results_test.json", "results_share.json"]
     for file, command in commands.items():
         asked = evaluate_mfdn.build_parser().parse_args(command[2:])
+        assert asked.dataset == more and asked.tag_order == script.tag_order
+        assert asked.calibrate == (asked.split == "validation")
         assert evaluate_mfdn.output_path(asked.model, asked.split, asked.output or str(tmp_path / file)).name == file
 
 
-def test_without_a_share_and_outside_of_table_6_training_is_all(tmp_path):
+def test_without_a_share_nothing_is_scored_on_it(tmp_path):
     vit = next(row for row in EXPERIMENTS if row.name == "vit")
-    assert list(vit.commands(str(tmp_path), "paper", 0, tmp_path / "run", [])) == ["results.json"]
+    commands = vit.commands(str(tmp_path), str(tmp_path), "paper", 0, tmp_path / "run", [])
+    assert list(commands) == ["results.json", "results_validation.json", "results_test.json"]
+    assert "--hints" not in commands["results_test.json"], "a ViT reads no tags"
 
 
 def test_table_v_has_all_seeds_and_the_others_one():
     runs = [(row.name, seed) for row, seed in planned_runs(["V", "VI"], None, 3)]
-    assert runs[:3] == [("vit", 0), ("no_mlm", 0), ("mfdn", 0)] and runs[-1] == ("mfdn", 2)
+    assert runs[:3] == [("vit", 0), ("no_mlm", 0), ("mfdn", 0)] and runs[-1] == ("vit_equal", 2)
     assert [(row.name, seed) for row, seed in planned_runs(["IV"], ["vit_dafre"], 2)] == [("vit_dafre", 0)]
     assert [seed for name, seed in runs if name == "label2label_200"] == [0]
-    assert planned_runs(["V"], ["per_post"], 1)[0][0].name == "per_post"
+    assert planned_runs(["V"], ["peak_90"], 1)[0][0].name == "peak_90"
     with pytest.raises(ValueError, match="vlt is none of them"):
         planned_runs(["V"], ["vlt"], 1)
+
+
+ACCURACY = {"top1_accuracy": 0.5, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.4}
+
+
+def fake_evaluation(command, **options):
+    """In place of evaluate_mfdn.py: results, and three pictures of which the first is named right."""
+    asked = evaluate_mfdn.build_parser().parse_args(command[2:])
+    Path(asked.output).write_text(json.dumps({"num_images": 7, "image": ACCURACY}))
+    names = pa.array(["ann", "bob", "eve"])
+    pq.write_table(pa.table({"post_id": [3, 5, 8], "character": names, "image": ["ann"] * 3}), asked.predictions)
+    return subprocess.CompletedProcess(command, 0)
 
 
 @pytest.fixture
 def fake_accelerate(tmp_path, monkeypatch):
     """A command of that name that notes its arguments, fails for no_mlm and writes results for the others."""
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **options: (run if command[0] == "accelerate" else fake_evaluation)(command, **options),
+    )
     program = tmp_path / "bin" / "accelerate"
     program.parent.mkdir()
     program.write_text(
@@ -89,19 +118,15 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(fake_accelerate, tmp_pat
     assert json.loads((tmp_path / "runs" / "vit-0" / "results.json").read_text())["num_images"] == 7
 
 
-def test_tables_are_written_and_results_copied_without_models(fake_accelerate, tmp_path):
-    run = tmp_path / "runs" / "vit-1"
-    run.mkdir(parents=True)
-    scores = {"top1_accuracy": 0.875, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.8}
-    (run / "results.json").write_text(json.dumps({"num_images": 7, "image": scores}))
-    (run / "model.safetensors").write_bytes(b"weights")
-    assert main(["--only", "constant_15", "--seeds", "1"]) == 0
-    assert "| unimodal ViT | 1 | 87.5% |" in (tmp_path / "runs" / "tables.md").read_text()
-    rows = json.loads((tmp_path / "runs" / "tables.json").read_text())["Table V (test split)"]
-    assert rows[0]["image: top-1"] == {"mean": 0.875, "std": None}
-    assert main(["--copy_results", str(tmp_path / "report")]) == 0
-    copied = sorted(path.relative_to(tmp_path / "report").as_posix() for path in (tmp_path / "report").rglob("*.*"))
-    assert copied == ["constant_15-0/results.json", "vit-1/results.json"]
+def test_tables_are_written_and_results_outlive_the_folders_of_their_models(fake_accelerate, tmp_path, capsys):
+    assert main(["--only", "vit", "linear", "--seeds", "2"]) == 0
+    assert "| unimodal ViT | 2 | 50.0% ± 0.0 |" in (tmp_path / "runs" / "README.md").read_text()
+    before = {file: (tmp_path / "runs" / file).read_bytes() for file in ("runs.jsonl", "hits.parquet", "README.md")}
+    shutil.rmtree(tmp_path / "runs" / "vit-1")
+    calls = fake_accelerate.read_text()
+    assert main(["--only", "vit", "linear", "--seeds", "2"]) == 0
+    assert "3 runs, 3 trained" in capsys.readouterr().out and fake_accelerate.read_text() == calls
+    assert {file: (tmp_path / "runs" / file).read_bytes() for file in before} == before
 
 
 def test_rows_on_dafre_wait_for_its_folder(fake_accelerate, capsys):

@@ -1,20 +1,20 @@
-"""Tables IV, V and VI of the paper, and what the ingredients give, from the results files of runs and nothing else.
+"""Tables IV, V and VI of the paper, what the ingredients give, and paired comparisons, from results of runs alone.
 
-A folder of runs holds `NAME-SEED/results.json` (test split), maybe `results_share.json` (Dan:share) and
-`results_calibrated.json` (test split again, thresholds fitted on validation), as
-`python -m modeling_mfdn.evaluation.experiments` leaves them. Rows are dictionaries, column → cell; a cell is text, a
-number, None, or a share in [0, 1] as `{"mean", "std" (None for one seed)}`. The paper's own figures stand in columns
-that begin with "paper".
+`python -m modeling_mfdn.evaluation.experiments` makes those results. Rows of a table are dictionaries, column → cell;
+a cell is text, a number, None, or a share in [0, 1] as `{"mean", "std" (None for one seed)}`. The paper's own figures
+stand in columns that begin with "paper".
 """
 
-import json
 import re
 import statistics
 from collections.abc import Iterable
-from pathlib import Path
+
+from .run_results import RunResults, paired_difference
 
 SYSTEMS = {
     "vit": "unimodal ViT",
+    "vit_equal": "unimodal ViT, the compute of MFDN",
+    "vit_equal_both": "unimodal ViT, the compute of `both_ends`",
     "no_mlm": "MFDN without MLM",
     "mfdn": "**MFDN**",
     "both_ends": "MFDN, `--recipe both_ends`",
@@ -50,18 +50,20 @@ TAG_METRICS = {
     "macro F1": "macro_f1",
     "mAP": "mean_average_precision",
 }
-TEST, SHARE, CALIBRATED = "results.json", "results_share.json", "results_calibrated.json"
-VALIDATION = "results_validation.json"
-
-
-def read_runs(folder: Path, name: str, file: str = TEST) -> list[dict]:
-    """The results of every seed of a row, in their order; [] if there is none."""
-    found = {}
-    for path in folder.glob(f"{name}-*/{file}"):
-        seed = path.parent.name.removeprefix(f"{name}-")
-        if seed.isdigit():
-            found[int(seed)] = json.loads(path.read_text(encoding="utf-8"))
-    return [found[seed] for seed in sorted(found)]
+# (question, first system, second, modality, split): how much more often the first is right than the second.
+COMPARISONS = (
+    ("a", "mfdn", "vit", "image", "test"),
+    ("a", "mfdn", "vit_equal", "image", "test"),
+    ("a", "both_ends", "vit", "image", "test"),
+    ("a", "both_ends", "vit_equal_both", "image", "test"),
+    ("b", "mfdn", "no_mlm", "image+tags", "test"),
+    ("b", "both_ends", "no_mlm", "image+tags", "test"),
+    *(
+        ("c", name, "mfdn", modality, "validation")
+        for name in ("always_hidden", "hold_30", "hold_50", "weight_1", "frequency", "alphabetical")
+        for modality in ("image", "image+tags")
+    ),
+)
 
 
 def spread(values: Iterable[float]) -> dict | None:
@@ -77,11 +79,11 @@ def of_runs(runs: list[dict], modality: str, metric: str) -> dict | None:
     return spread(run[modality][metric] for run in runs if modality in run)
 
 
-def table_4(folder: Path) -> list[dict]:
+def table_4(results: RunResults) -> list[dict]:
     """Table IV: models trained on two data sets, scored on the posts that both test splits have."""
     rows = []
     for (name, modality), paper in PAPER_IV.items():
-        runs = read_runs(folder, name, SHARE)
+        runs = results.runs(name, "share")
         if runs:
             rows.append({
                 "modality": modality,
@@ -95,12 +97,13 @@ def table_4(folder: Path) -> list[dict]:
     return rows
 
 
-def table_5(folder: Path, file: str = TEST) -> list[dict]:
-    """Table V, its Dan:mul half; with `SHARE` its Dan:share half. Micro and macro (mean over characters) accuracy."""
+def table_5(results: RunResults, split: str = "test") -> list[dict]:
+    """Table V, its Dan:mul half; on the split "share" its Dan:share half. Micro and macro accuracy (mean over
+    characters)."""
     rows = []
     for name, title in SYSTEMS.items():
-        runs = read_runs(folder, name, file)
-        paper = PAPER_V.get(name, (None,) * 4)[2 if file == SHARE else 0 :]
+        runs = results.runs(name, split)
+        paper = PAPER_V.get(name, (None,) * 4)[2 if split == "share" else 0 :]
         if runs:
             rows.append({
                 "system": title,
@@ -117,7 +120,7 @@ def table_5(folder: Path, file: str = TEST) -> list[dict]:
     return rows
 
 
-def table_6(folder: Path) -> list[dict]:
+def table_6(results: RunResults) -> list[dict]:
     """Table VI, from the image alone: errors on the 25, 200 and all most frequent tags beside trivial predictors.
 
     Its epoch times are not here: wall times of runs side by side say little, tests/benchmarks/bench_tag_scaling.py
@@ -125,11 +128,10 @@ def table_6(folder: Path) -> list[dict]:
     """
     systems = {}
     for name, title in TAG_SYSTEMS.items():
-        weight = best_on_validation(folder, name)
+        weight = best_on_validation(results, name)
         if weight is not None:
             name, title = name + weight, f"{title}, λ = {WEIGHTS[weight]}"
-        fitted = read_runs(folder, name, CALIBRATED)  # else Hamming error and F1 are those of threshold 0.35
-        for run in (fitted or read_runs(folder, name))[:1]:
+        for run in results.runs(name)[:1]:
             if "tags" in run["image"]:
                 systems[name] = (title, run["image"]["tags"])
     rows = []
@@ -147,12 +149,12 @@ def table_6(folder: Path) -> list[dict]:
     return rows
 
 
-def best_on_validation(folder: Path, name: str) -> str | None:
+def best_on_validation(results: RunResults, name: str) -> str | None:
     """Of several tag-loss weights that were tried, the one whose row has the best mAP of 200 tags on validation."""
     scores = {
         weight: run["image"]["tags"]["top200"]["mean_average_precision"]
         for weight in WEIGHTS
-        for run in read_runs(folder, name + weight, VALIDATION)[:1]
+        for run in results.runs(name + weight, "validation")[:1]
         if "tags" in run["image"]
     }
     return max(scores, key=scores.get) if len(scores) > 1 else None
@@ -164,11 +166,12 @@ def tag_cells(scores: dict) -> dict:
     return {title: value if title == "mAP" or value is None else spread([value]) for title, value in cells.items()}
 
 
-def ablations(folder: Path, names: Iterable[str]) -> list[dict]:
-    """What the ingredients give: accuracy in both modalities, and tag mAP from the image alone; a row a name."""
+def ablations(results: RunResults, names: Iterable[str]) -> list[dict]:
+    """What the ingredients give: accuracy in both modalities on test and validation, and tag mAP from the image
+    alone; a row a name."""
     rows = []
     for name in names:
-        runs = read_runs(folder, name)
+        runs, chosen = results.runs(name), results.runs(name, "validation")
         maps = [run["image"]["tags"]["all"]["mean_average_precision"] for run in runs if "tags" in run["image"]]
         if runs:
             rows.append({
@@ -177,8 +180,46 @@ def ablations(folder: Path, names: Iterable[str]) -> list[dict]:
                 "image: top-1": of_runs(runs, "image", "top1_accuracy"),
                 "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
                 "tag mAP": statistics.mean(maps) if maps else None,
+                "validation: image": of_runs(chosen, "image", "top1_accuracy"),
+                "with tags": of_runs(chosen, "image+tags", "top1_accuracy"),
             })  # fmt: skip
     return rows
+
+
+def comparisons(results: RunResults) -> list[dict]:
+    """Two systems on the same pictures, a row each: the difference in points, its 95 % interval over pictures and
+    seeds, and 'none' where that holds 0."""
+    rows = []
+    for question, first, second, modality, split in COMPARISONS:
+        pair = [results.hits_of(name, modality, split) for name in (first, second)]
+        if any(hits is None for hits in pair):
+            continue
+        found = paired_difference(*pair)
+        low, high = found["low"], found["high"]
+        rows.append({
+            "question": question,
+            "first": system_title(results, first),
+            "second": system_title(results, second),
+            "modality": modality,
+            "split": split,
+            "pictures": pair[0].shape[1],
+            "seeds": " and ".join(map(str, dict.fromkeys(found["seeds"]))),
+            "difference": points(found["difference"]),
+            "95 % interval": f"{points(low)} to {points(high)}",
+            "by seed": " ".join(map(points, found["by_seed"])),
+            "so": "none" if low <= 0 <= high else f"{'first' if low > 0 else 'second'} ahead",
+        })  # fmt: skip
+    return rows
+
+
+def points(share: float) -> str:
+    """A difference in points of accuracy, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def system_title(results: RunResults, name: str) -> str:
+    """The name of a system of Table V, or the flags that a row adds to the quick recipe."""
+    return SYSTEMS[name] if name in SYSTEMS else own_flags(results.runs(name)[0])
 
 
 def own_flags(run: dict) -> str:
