@@ -16,15 +16,18 @@ from train_mfdn import save_artifacts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "model_cards/results/README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
-    r"^(?:accelerate launch|python) (?:-m )?(train_mfdn|evaluate_mfdn|dataset_scripts\.\w+)(?:\.py)?(.*)$",
-    README.replace("\\\n", " "),
+    r"^(?:accelerate launch|python) (?:-m )?"
+    r"(train_mfdn|evaluate_mfdn|dataset_scripts\.\w+|modeling_mfdn\.evaluation\.\w+)(?:\.py)?(.*)$",
+    (README + RESULTS).replace("\\\n", " "),
     re.MULTILINE,
 )
 
 
-def test_figures_are_those_of_the_files_they_come_from():
-    assert render(README) == README
+@pytest.mark.parametrize("page", [README, RESULTS], ids=["README.md", "results/README.md"])
+def test_figures_are_those_of_the_files_they_come_from(page):
+    assert render(page) == page
 
 
 @pytest.mark.parametrize("module, flags", COMMANDS, ids=[" ".join(command)[:60] for command in COMMANDS])
@@ -38,8 +41,9 @@ def test_the_two_commands_stand_there_literally():
 
 
 def test_pictures_exist():
-    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for folder, page in ((ROOT, README), (ROOT / "model_cards/results", RESULTS)):
+        for target in re.findall(r"!?\[[^\]]*\]\(([^):]+)\)", page):
+            assert (folder / target).exists(), target
 
 
 def test_python_blocks_run_on_a_saved_model(tmp_path, tiny_config, picture):

@@ -120,6 +120,22 @@ def table_5(results: RunResults, split: str = "test") -> list[dict]:
     return rows
 
 
+def headline(results: RunResults) -> list[dict]:
+    """The systems of Table V: top-1 accuracy, from the image alone and with all tags."""
+    rows = []
+    for name, title in SYSTEMS.items():
+        runs = results.runs(name)
+        if runs:
+            rows.append({
+                "system": title,
+                "seeds": len(runs),
+                "pictures": runs[0]["num_images"],
+                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+            })  # fmt: skip
+    return rows
+
+
 def table_6(results: RunResults) -> list[dict]:
     """Table VI, from the image alone: errors on the 25, 200 and all most frequent tags beside trivial predictors.
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 TRAINED = "results.json"  # what training itself wrote: its flags, its cost, and its own small test split
 SPLITS = ("validation", "test", "share")
-RUNS, HITS = "runs.jsonl", "hits.parquet"
+RUNS, HITS, COMPARED = "runs.jsonl", "hits.parquet", "comparisons.json"
 RESAMPLES = 2_000
 
 
@@ -107,9 +107,7 @@ def hits_by_column(tables: dict[str, pa.Table], earlier: dict[str, np.ndarray]) 
 def write_run_results(results: RunResults, folder: Path) -> None:
     """runs.jsonl and hits.parquet; each is whole or not there."""
     lines = [json.dumps(rounded(row), separators=(",", ":")) for row in results.rows]
-    unfinished = folder / f"{RUNS}.unfinished"
-    unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(unfinished, folder / RUNS)
+    write_whole(folder / RUNS, "".join(f"{line}\n" for line in lines))
     if not results.hits:
         return
     parts = []
@@ -170,6 +168,13 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict:
         "by_seed": [float(a.mean() - b.mean()) for a, b in zip(*systems, strict=False)],
         "seeds": [len(hits) for hits in systems],
     }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def read_json(path: Path) -> dict | None:

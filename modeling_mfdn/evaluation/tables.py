@@ -1,10 +1,10 @@
-"""Renders the README's figures from files that commands wrote. Nobody types a number.
+"""Renders the figures of the README and of the results page from files that commands wrote. Nobody types a number.
 
-    python -m modeling_mfdn.evaluation.tables README.md
+    python -m modeling_mfdn.evaluation.tables README.md model_cards/results/README.md
 
 fills the blocks between `<!-- begin: NAME -->` and `<!-- end: NAME -->`: `parameters` from the configuration, the
-others from the results in `model_cards/results/`, which are `results.json` files of train_mfdn.py and evaluate_mfdn.py
-and the JSON of tests/benchmarks, copied there under the names below.
+others from the files in `model_cards/results/`: for each data set a folder with what the runner of the experiments
+wrote (runs.jsonl, hits.parquet, comparisons.json), and the JSON of tests/benchmarks, copied there.
 """
 
 import json
@@ -17,13 +17,25 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
-from .experiments import EXPERIMENTS, ablation_names
+from .experiments import ablation_names
 from .figures import hints_curves
-from .paper_tables import SHARE, SYSTEMS, ablations, markdown, read_runs, spread, table_4, table_5, table_6
+from .paper_tables import SYSTEMS, ablations, headline, markdown, spread, table_4, table_5, table_6
+from .run_results import COMPARED, RunResults, read_run_results
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
 DATASETS = {"embedded": "embedded set", "emoji": "emoji"}
+
+
+def results_of(name: str) -> RunResults:
+    """The runs on one data set."""
+    return read_run_results(RESULTS / name)
+
+
+def of_datasets(table, *arguments) -> list[dict]:
+    """A table of every data set, one below the other."""
+    found = [(title, table(results_of(name), *arguments)) for name, title in DATASETS.items()]
+    return [{"data set": title} | row for title, rows in found for row in rows]
 
 
 def parameters() -> str:
@@ -35,43 +47,54 @@ def parameters() -> str:
     return "\n".join(["| part | parameters |", "|---|---:|", *rows, f"| all | {model.num_parameters() / 1e6:.1f} M |"])
 
 
+def headline_accuracy() -> str:
+    """The systems of Table V in the fewest columns."""
+    return markdown(of_datasets(headline))
+
+
+def compared() -> str:
+    """The paired comparisons of both data sets, as the runner wrote them."""
+    rows = []
+    for name, title in DATASETS.items():
+        path = RESULTS / name / COMPARED
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        rows += [{"data set": title} | row for row in found]
+    return markdown(sorted(rows, key=lambda row: row["question"]))
+
+
 def accuracy() -> str:
     """Table V on the test splits."""
-    rows = [{"data set": title} | row for name, title in DATASETS.items() for row in table_5(RESULTS / name)]
-    return markdown(rows)
+    return markdown(of_datasets(table_5))
 
 
 def accuracy_share() -> str:
     """Table V on Dan:share."""
-    return markdown(table_5(RESULTS / "embedded", SHARE))
+    return markdown(table_5(results_of("embedded"), "share"))
 
 
 def dataset_comparison() -> str:
     """Table IV."""
-    return markdown(table_4(RESULTS / "embedded"))
+    return markdown(table_4(results_of("embedded")))
 
 
 def tag_prediction() -> str:
     """Table VI."""
-    return markdown(table_6(RESULTS / "embedded"))
+    return markdown(table_6(results_of("embedded")))
 
 
 def runner() -> str:
-    """What the runs behind Tables IV to VI cost: training and scoring the test split, on the clock of each run."""
-    names = [row.name for row in EXPERIMENTS if {"IV", "V", "VI"} & set(row.tables)]
-    runs = [run for name in names for run in read_runs(RESULTS / "embedded", name)]
-    if not runs:
-        raise FileNotFoundError("no run of Tables IV to VI")
-    minutes = sum(sum(run["training"]["seconds"].values()) * run["training"]["threads"] for run in runs) / 60
-    made = sorted({f"{run.get('date', 'undated')} ({run.get('commit', 'no commit')})" for run in runs})
-    return f"The {len(runs)} runs of Tables IV to VI took {minutes:.0f} minutes of one core: {', '.join(made)}."
+    """What the runs cost: training, on the clock of each run."""
+    rows = [row for name in DATASETS for row in results_of(name).rows if row["training"]]
+    if not rows:
+        raise FileNotFoundError("no run")
+    minutes = sum(sum(row["training"]["seconds"].values()) * row["training"]["threads"] for row in rows) / 60
+    made = sorted({f"{row['date'] or 'undated'} ({row['commit'] or 'no commit'})" for row in rows})
+    return f"{len(rows)} runs, trained in {minutes / 60:.1f} hours of one core: {', '.join(made)}."
 
 
 def ingredients() -> str:
     """What the ingredients give, on both data sets."""
-    runs = [(title, ablations(RESULTS / name, ablation_names())) for name, title in DATASETS.items()]
-    rows = [{"data set": title} | row for title, found in runs for row in found]
-    return markdown(rows)
+    return markdown(of_datasets(ablations, ablation_names()))
 
 
 def hints() -> str:
@@ -89,8 +112,9 @@ def read_hints() -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for dataset, dataset_name in DATASETS.items():
         for system, name in SYSTEMS.items():
-            for run in read_runs(RESULTS / dataset, system, "results_hints.json")[:1]:
-                found.setdefault(dataset_name, {})[re.sub(r"[*`]", "", name)] = run["hints"]
+            for run in results_of(dataset).runs(system)[:1]:
+                if "hints" in run:
+                    found.setdefault(dataset_name, {})[re.sub(r"[*`]", "", name)] = run["hints"]
     return found
 
 
@@ -99,7 +123,7 @@ def calibration() -> str:
     rows = []
     for dataset, dataset_name in DATASETS.items():
         for system, name in SYSTEMS.items():
-            found = [run["errors"] for run in read_runs(RESULTS / dataset, system, "results_errors.json")]
+            found = [run["errors"] for run in results_of(dataset).runs(system) if "errors" in run]
             if not found:
                 continue
             row = {"data set": dataset_name, "system": name, "seeds": len(found)}
@@ -228,6 +252,8 @@ def tagging_speed() -> str:
 
 BLOCKS = {
     "parameters": parameters,
+    "headline": headline_accuracy,
+    "comparisons": compared,
     "accuracy": accuracy,
     "hints": hints,
     "accuracy_share": accuracy_share,
@@ -277,7 +303,7 @@ def render(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
     if curves := read_hints():
         hints_curves(curves, FIGURES / "hints.png")

@@ -1,6 +1,6 @@
 """How tags should fill the slots, and how slots become one score a tag (left open by the paper), on validation.
 
-    python tests/benchmarks/compare_tag_slots.py --dataset danmul --output tag_slots.json \\
+    python tests/benchmarks/compare_tag_slots.py --dataset danmul_more --output tag_slots.json \\
         random=mfdn alphabetical=mfdn_alphabetical frequency=mfdn_frequency
 
 Each ORDER=FOLDER is a model trained with `--tag_order ORDER`. The figure is the mean average precision over all tags
@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from modeling_mfdn import MFDNModel
+from evaluate_mfdn import label_map
+from modeling_mfdn import MFDNModel, MFDNProcessor
 from modeling_mfdn.evaluation.evaluation_loop import evaluate_model
-from modeling_mfdn.training.data import MFDNCollator, load_split, read_tag_vocabulary
+from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
 
 AGGREGATIONS = {"noisy-or": "noisy_or", "max": "max", "mean": "mean", "one query": "noisy_or"}
 
@@ -32,12 +33,16 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--output", help="write the figures to this JSON file")
     args = parser.parse_args(argv)
     accelerator = Accelerator()
-    rows, tags = load_split(args.dataset, args.split), read_tag_vocabulary(args.dataset)
+    rows = load_split(args.dataset, args.split)
     figures = {}
     for entry in args.models:
         order, folder = entry.split("=", 1)
         model = MFDNModel.from_pretrained(folder).to(accelerator.device)
-        collator = MFDNCollator(model.config, tags, training=False, tag_order=order)
+        config = model.config
+        ids = list(range(config.num_special_tokens, config.vocab_size))
+        tags = MFDNProcessor.from_pretrained(folder).tokenizer.convert_ids_to_tokens(ids)
+        labels = label_map(read_characters(rows), [config.id2label[label] for label in range(config.num_labels)])
+        collator = MFDNCollator(config, tags, training=False, tag_order=order.split(",")[0], label_map=labels)
         figures[order] = {}
         for name, aggregation in AGGREGATIONS.items():
             model.config.single_tag_query = name == "one query"
