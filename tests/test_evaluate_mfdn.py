@@ -169,6 +169,11 @@ def test_predictions_name_each_picture_once_and_agree_with_the_accuracy(model, d
     for modality in ("image", "image+tags"):
         hits = [row["character"] == row[modality] for row in rows]
         assert sum(hits) / 13 == pytest.approx(results[modality]["top1_accuracy"])
+    for group in ("top25", "top200", "all"):  # of 13 pictures with tags: 0 to 7 each, so micro is not the mean
+        found = [row[f"found_{group}"] for row in rows]
+        weights = [len(known) for known in ([tag for tag in TAGS[: i % 8]] for i in range(13))]
+        miss_rate = 1 - sum(share * weight for share, weight in zip(found, weights, strict=True)) / sum(weights)
+        assert results["image"]["tags"][group]["miss_rate"] == pytest.approx(miss_rate)
     assert "predictions" not in results and sorted(path.name for path in tmp_path.iterdir()) == ["p.parquet", "r.json"]
     with pytest.raises(ValueError, match="does not exist"):
         main(["--model", model, "--dataset", dataset, "--predictions", str(tmp_path / "no" / "p.parquet")])

@@ -96,14 +96,17 @@ def test_a_difference_whose_interval_holds_0_is_called_none():
     better[:100], level[:3], level[-4:] = True, False, True
     hits = {"vit-0 image": vit, "mfdn-0 image": level, "both_ends-0 image": better}
     validation = {"mfdn-0 image": vit, "hold_30-0 image": ~vit}
-    runs = [(name, 0.5, "test", {}) for name in ("vit-0", "mfdn-0", "both_ends-0")]
+    tags = {"label2label_25-0 found_top25": level - 0.25 * vit, "mfdn-0 found_top25": level * 1.0}
+    runs = [(name, 0.5, "test", {}) for name in ("vit-0", "mfdn-0", "both_ends-0", "label2label_25-0")]
     runs.append(("hold_30-0", 0.5, "test", {"flags": [*COMMON.split(), "--mask_hold_from", "0.3"]}))
-    results = results_of(*runs, hits={"test": hits, "validation": validation})
+    results = results_of(*runs, hits={"test": hits | tags, "validation": validation})
     rows = {(row["question"], row["first"]): row for row in comparisons(results)}
-    assert len(rows) == 3, "pairs that were not run are left out"
+    assert len(rows) == 4, "pairs that were not run are left out"
     assert (rows["a", "**MFDN**"]["so"], rows["a", "**MFDN**"]["difference"]) == ("none", "−0.1")
     ahead = rows["a", "MFDN, `--recipe both_ends`"]
     assert (ahead["so"], ahead["difference"], ahead["pictures"], ahead["seeds"]) == ("first ahead", "+2.0", 1000, "1")
+    fewer = rows["VI", "(as it is)"]
+    assert (fewer["difference"], fewer["measured"], fewer["so"]) == ("−20.0", "25 tags, image", "second ahead")
     behind = rows["c", "`--mask_hold_from 0.3`"]
     assert (behind["so"], behind["by seed"], behind["split"]) == ("second ahead", "−60.0", "validation")
 

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +62,8 @@ def evaluate_model(
         "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}`. Without
         "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder. On request
         also `"predictions": {"post_id", "label", "image", "image+tags"}`, an int64 tensor [n] each: the characters in
-        truth, from the image alone, and with all tags given.
+        truth, from the image alone, and with all tags given; and `"found_top25"`, `"found_top200"`, `"found_all"`,
+        float [n]: the share of a picture's true tags that are found from the image alone, 1 - miss rate.
     """
     config = accelerator.unwrap_model(model).config
     modalities = ["image", "image+tags"] if config.modality == "image+tags" else ["image"]
@@ -71,18 +73,21 @@ def evaluate_model(
 
     was_training = model.training
     model.eval()
-    num_images, found = 0, {"post_id": [], "label": []} | {modality: [] for modality in modalities}
+    num_images, found = 0, defaultdict(list)
     bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
     try:
         for step, batch in enumerate(bar):
             with torch.inference_mode():
                 predictions = _predict(model, batch, config, accelerator, tag_aggregation)
                 gathered = accelerator.gather_for_metrics(predictions)  # drops what padded the last batch
+            values = {"post_id": gathered["post_id"], "label": gathered["image"]["labels"]}
             for modality in modalities:
-                scores[modality].add(gathered[modality])
-                found[modality].append(gathered[modality]["top5"][:, 0].cpu())
-            found["post_id"].append(gathered["post_id"].cpu())
-            found["label"].append(gathered["image"]["labels"].cpu())
+                found_tags = scores[modality].add(gathered[modality])
+                values[modality] = gathered[modality]["top5"][:, 0]
+                if modality == "image":
+                    values |= {f"found_{group}": shares for group, shares in found_tags.items()}
+            for name, column in values.items():
+                found[name].append(column.cpu())
             num_images += len(gathered["image"]["labels"])
             if step + 1 == max_batches:
                 if hasattr(dataloader, "end"):  # accelerate takes leave by itself only of a loader read to its end
@@ -135,16 +140,13 @@ def write_predictions(predictions: dict[str, torch.Tensor], characters: Sequence
     same pictures. The file is whole or not there.
 
     Args:
-        predictions: of `evaluate_model`: labels [n] by column, and "post_id".
-        characters: their names [C]; the columns hold names, which stay true whatever the order of a model's labels.
+        predictions: of `evaluate_model`.
+        characters: their names [C], which stand in place of labels: they stay true whatever the order of a model's.
     """
     names = pa.array(characters, pa.string())
-    columns = {
-        column: values.numpy()
-        if column == "post_id"
-        else pa.DictionaryArray.from_arrays(pa.array(values.numpy(), pa.int32()), names)
-        for column, values in predictions.items()
-    }
+    columns = {column: values.numpy() for column, values in predictions.items()}
+    for column in {"label", "image", "image+tags"} & set(columns):
+        columns[column] = pa.DictionaryArray.from_arrays(pa.array(columns[column], pa.int32()), names)
     columns["character"] = columns.pop("label")
     unfinished = Path(f"{path}.unfinished")
     pq.write_table(pa.table(columns).sort_by("post_id"), unfinished, compression="zstd")
@@ -255,13 +257,15 @@ class _ModalityScores:
         if config.predicts_tags:
             self.tags = TagMetrics(config.num_tags, threshold=tag_threshold, tune_threshold=tune_threshold)
 
-    def add(self, gathered: dict[str, torch.Tensor]):
+    def add(self, gathered: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the share of its true tags that were found of each picture, by group; {} without tags."""
         self.accuracy.add_batch(predictions=gathered["top5"].tolist(), references=gathered["labels"].tolist())
         self.losses.append(gathered["losses"].double().cpu())
-        if self.tags is not None:
-            self.tags.add_batch(
-                predictions=gathered["scores"], references=gathered["targets"], given=gathered.get("given")
-            )
+        if self.tags is None:
+            return {}
+        return self.tags.add_batch(
+            predictions=gathered["scores"], references=gathered["targets"], given=gathered.get("given")
+        )
 
     def compute(self) -> dict:
         results = self.accuracy.compute() | {"character_loss": float(torch.cat(self.losses).mean())}

@@ -103,8 +103,13 @@ class TagMetrics(evaluate.Metric):
         self._histograms: torch.Tensor | None = None  # int32 [2, K, NUM_BINS]: positives, all scored
         self._misses = {name: {"model": 0, "most_frequent": 0} for name in self.groups}
 
-    def add_batch(self, *, predictions: torch.Tensor, references: torch.Tensor, given: torch.Tensor | None = None):
-        """Count a batch: scores float [n, K] in [0, 1], targets bool [n, K], given bool [n, K]."""
+    def add_batch(
+        self, *, predictions: torch.Tensor, references: torch.Tensor, given: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Count a batch: scores float [n, K] in [0, 1], targets bool [n, K], given bool [n, K].
+
+        Returns for each group the share of true tags that each image [n] has among its k best; 1 where it has none.
+        """
         if predictions.shape != references.shape or predictions.shape[1:] != (self.num_tags,):
             raise ValueError(
                 f"Scores and targets must be [n, {self.num_tags}], got {list(predictions.shape)} and "
@@ -123,10 +128,15 @@ class TagMetrics(evaluate.Metric):
             self._counts[name] = self._counts.get(name, 0) + values.sum(dim=0)
         self._add_to_histograms(scores, positives, scored)
         frequency = torch.arange(self.num_tags, 0, -1, dtype=torch.float32, device=scores.device).expand_as(scores)
+        found = {}
         for name, size in self.groups.items():
-            for predictor, values in (("model", scores), ("most_frequent", frequency)):
+            true_counts = positives[:, :size].sum(dim=1)
+            for predictor, values in (("most_frequent", frequency), ("model", scores)):
                 ranked = values[:, :size].masked_fill(~scored[:, :size], -1.0)
-                self._misses[name][predictor] += _misses_at_true_count(ranked, positives[:, :size])
+                misses = _misses_at_true_count(ranked, positives[:, :size])
+                self._misses[name][predictor] += int(misses.sum())
+            found[name] = 1 - misses / true_counts.clamp(min=1)
+        return found
 
     def add(self, **kwargs):
         """Not for single posts."""
@@ -203,13 +213,13 @@ class TagMetrics(evaluate.Metric):
         }
 
 
-def _misses_at_true_count(ranked: torch.Tensor, positives: torch.Tensor) -> int:
-    """True tags that are not among the k best of their image, k being its number of true tags; summed over images."""
+def _misses_at_true_count(ranked: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """True tags of each image [n] that are not among its k best, k being its number of true tags."""
     true_counts = positives.sum(dim=1)
     most = int(true_counts.max()) if len(true_counts) else 0
     best = ranked.topk(most, dim=1).indices  # [n, most]
     is_within = torch.arange(most, device=best.device) < true_counts[:, None]
-    return int(true_counts.sum() - (positives.gather(1, best) & is_within).sum())
+    return true_counts - (positives.gather(1, best) & is_within).sum(dim=1)
 
 
 def _ratio(numerator, denominator) -> float:

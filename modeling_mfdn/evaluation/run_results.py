@@ -1,8 +1,9 @@
 """What a folder of runs found: one table with a row a run, one with a row a picture, and paired comparisons of them.
 
 `runs.jsonl` has a line a run: `{"name", "seed", "training", "date", "commit", "test", "validation", "share"}`, of each
-split what evaluate_mfdn.py wrote. `hits.parquet` has a row a picture (`split`, `post_id`) and a column of booleans a
-run and modality, such as `mfdn-0 image`: whether the first character named was the right one.
+split what evaluate_mfdn.py wrote. `hits.parquet` has a row a picture (`split`, `post_id`) and columns of a run, such
+as `mfdn-0 image`: whether the first character named was the right one (`image`, `image+tags`), and which share of its
+true tags were found (`found_top25`, `found_top200`, `found_all`).
 """
 
 import json
@@ -26,7 +27,7 @@ class RunResults:
 
     Args:
         rows: of runs.jsonl, by name and seed.
-        hits: split → column → bool [n]; the pictures of a split in one order for all columns.
+        hits: split → column → bool or float [n]; the pictures of a split in one order for all columns.
     """
 
     rows: list[dict]
@@ -37,11 +38,11 @@ class RunResults:
         found = [row for row in self.rows if row["name"] == name and split in row]
         return [row[split] | {"training": row["training"]} for row in found]
 
-    def hits_of(self, name: str, modality: str, split: str = "test") -> np.ndarray | None:
-        """Right or wrong, [seeds, pictures]; None where it was not run."""
+    def hits_of(self, name: str, measure: str, split: str = "test") -> np.ndarray | None:
+        """Right or wrong, or a share of tags, [seeds, pictures]; None where it was not run."""
         columns = self.hits.get(split, {})
         seeds = [row["seed"] for row in self.rows if row["name"] == name]
-        found = [columns[key] for seed in seeds if (key := f"{name}-{seed} {modality}") in columns]
+        found = [columns[key] for seed in seeds if (key := f"{name}-{seed} {measure}") in columns]
         return np.stack(found) if found else None
 
 
@@ -99,8 +100,9 @@ def hits_by_column(tables: dict[str, pa.Table], earlier: dict[str, np.ndarray]) 
                 "other runs. Score all runs of a folder on the same --evaluation set."
             )
         truth = np.array(table["character"].to_pylist())
-        for modality in set(table.column_names) & {"image", "image+tags"}:
-            columns[f"{run} {modality}"] = np.array(table[modality].to_pylist()) == truth
+        for measure in set(table.column_names) - {"post_id", "character"}:
+            values = np.array(table[measure].to_pylist())
+            columns[f"{run} {measure}"] = values.astype(np.float32) if measure.startswith("found") else values == truth
     return columns
 
 
@@ -140,7 +142,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict:
     (scipy). Three seeds are few to resample: such an interval is rather too narrow, so `by_seed` shows each pair.
 
     Args:
-        first, second: bool [seeds, pictures].
+        first, second: right or wrong, or a share in [0, 1], [seeds, pictures].
 
     Returns:
         "difference", "low", "high" in [-1, 1], "by_seed" (seeds that both have), "seeds" (of each).
