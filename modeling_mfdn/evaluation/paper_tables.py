@@ -73,9 +73,14 @@ COMPARISONS = (
     ("b", "mfdn", "no_mlm", "image+tags", "test"),
     ("b", "both_ends", "no_mlm", "image+tags", "test"),
     *(
-        ("c", name, "mfdn", modality, "validation")
+        ("c", name, "mfdn", measure, "validation")
         for name in ("always_hidden", "hold_30", "hold_50", "weight_1", "frequency", "alphabetical")
-        for modality in ("image", "image+tags", "found_all")
+        for measure in ("image", "image+tags", "found_all")
+    ),
+    *(
+        ("d", name, "mfdn", measure, "test")
+        for name in ("both_ends", "per_post_75", "two_passes", "constant_15", "linear", "peak_90", "decoder_3")
+        for measure in ("image", "image+tags")
     ),
 )
 
