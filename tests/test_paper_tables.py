@@ -101,7 +101,7 @@ def test_a_difference_whose_interval_holds_0_is_called_none():
     runs.append(("hold_30-0", 0.5, "test", {"flags": [*COMMON.split(), "--mask_hold_from", "0.3"]}))
     results = results_of(*runs, hits={"test": hits | tags, "validation": validation})
     rows = {(row["question"], row["first"]): row for row in comparisons(results)}
-    assert len(rows) == 4, "pairs that were not run are left out"
+    assert len(rows) == 5, "pairs that were not run are left out"
     assert (rows["a", "**MFDN**"]["so"], rows["a", "**MFDN**"]["difference"]) == ("none", "−0.1")
     ahead = rows["a", "MFDN, `--recipe both_ends`"]
     assert (ahead["so"], ahead["difference"], ahead["pictures"], ahead["seeds"]) == ("first ahead", "+2.0", 1000, "1")

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 import train_mfdn
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.evaluation.paper_tables import table_5
+from modeling_mfdn.evaluation.run_results import RunResults
 from modeling_mfdn.training.curriculum import mask_ratio
 from modeling_mfdn.training.learning_rate import learning_rate_factor
 
@@ -158,11 +158,9 @@ def test_same_seed_gives_the_same_weights_and_the_same_table_with_any_number_of_
     train(danmul, tmp_path / "again", "--dataloader_num_workers", "2", "--evaluate_test")
     one, two = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "again"))
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
-    for path in (folder, tmp_path / "again"):
-        run = tmp_path / f"runs_{path.name}" / "mfdn-0"
-        run.mkdir(parents=True)
-        shutil.copy(path / "results.json", run)
-    first, second = table_5(tmp_path / f"runs_{folder.name}"), table_5(tmp_path / "runs_again")
+    runs = [json.loads((path / "results.json").read_text()) for path in (folder, tmp_path / "again")]
+    rows = [{"name": "mfdn", "seed": 0, "training": {}, "test": run} for run in runs]
+    first, second = (table_5(RunResults([row], {})) for row in rows)
     assert first == second and first[0]["top-5"]["mean"] > 0
 
 
