@@ -41,6 +41,13 @@ def test_without_a_share_nothing_is_scored_on_it(tmp_path):
     assert "--hints" not in commands["results_test.json"], "a ViT reads no tags"
 
 
+def test_a_row_is_called_by_what_differs_from_the_recipe():
+    titles = {row.name: row.title for row in EXPERIMENTS}
+    assert titles["mfdn"] == "(as it is)" and titles["peak_90"] == "`--mask_peak 0.9`"
+    assert titles["trunk_both_ends"] == "`--recipe both_ends --vision_weights other_vit`"
+    assert titles["vit_dafre"] == "`--train_modality image`, trained on DAF:re-style"
+
+
 def test_table_v_has_all_seeds_and_the_others_one():
     runs = [(row.name, seed) for row, seed in planned_runs(["V", "VI"], None, 3)]
     assert runs[:3] == [("vit", 0), ("no_mlm", 0), ("mfdn", 0)] and runs[-1] == ("vit_equal", 2)

@@ -32,7 +32,7 @@ def results_of(*runs, hits=None):
     rows = {}
     for run, top1, split, further in runs:
         name, _, seed = run.rpartition("-")
-        row = rows.setdefault(run, {"name": name, "seed": int(seed), "training": {"flags": further.pop("flags", [])}})
+        row = rows.setdefault(run, {"name": name, "seed": int(seed), "training": {}})
         row[split] = {"image": scores(top1, **further)}
     return RunResults(list(rows.values()), hits or {})
 
@@ -79,14 +79,10 @@ def test_table_6_shows_a_system_where_it_knows_the_tags():
     assert nothing["Hamming error"]["mean"] == 0.36 and nothing["mAP"] is None and nothing["micro F1"] is None
 
 
-COMMON = "--dataset danmul --recipe quick --seed 0 --evaluate_test --output_dir runs/x --use_cpu True"
-
-
-def test_ingredients_are_named_by_the_flags_of_their_runs():
-    linear = f"{COMMON} --mask_schedule linear_hold --crop_share 0.5 1".split()
-    runs = [("linear-0", 0.5, "test", {"flags": linear}), ("mfdn-0", 0.5, "test", {"flags": COMMON.split()})]
-    rows = ablations(results_of(*runs), ["linear", "mfdn", "never_run"])
-    assert [row["flags"] for row in rows] == ["`--mask_schedule linear_hold --crop_share 0.5 1`", "(as it is)"]
+def test_ingredients_are_called_as_they_are_asked_and_left_out_where_they_were_not_run():
+    results = results_of(("linear-0", 0.5, "test", {}), ("mfdn-0", 0.25, "test", {}))
+    rows = ablations(results, {"linear": "`--x`", "never_run": "`--y`", "mfdn": "(as it is)"})
+    assert [(row["flags"], row["image: top-1"]["mean"]) for row in rows] == [("`--x`", 0.5), ("(as it is)", 0.25)]
     assert rows[0]["tag mAP"] == 0.6 and rows[0]["validation: image"] is None
 
 
@@ -98,14 +94,15 @@ def test_a_difference_whose_interval_holds_0_is_called_none():
     validation = {"mfdn-0 image": vit, "hold_30-0 image": ~vit}
     tags = {"label2label_25-0 found_top25": level - 0.25 * vit, "mfdn-0 found_top25": level * 1.0}
     runs = [(name, 0.5, "test", {}) for name in ("vit-0", "mfdn-0", "both_ends-0", "label2label_25-0")]
-    runs.append(("hold_30-0", 0.5, "test", {"flags": [*COMMON.split(), "--mask_hold_from", "0.3"]}))
+    runs.append(("hold_30-0", 0.5, "test", {}))
+    titles = {"label2label_25": "Label2Label", "hold_30": "`--mask_hold_from 0.3`"}
     results = results_of(*runs, hits={"test": hits | tags, "validation": validation})
-    rows = {(row["question"], row["first"]): row for row in comparisons(results)}
+    rows = {(row["question"], row["first"]): row for row in comparisons(results, titles)}
     assert len(rows) == 5, "pairs that were not run are left out"
     assert (rows["a", "**MFDN**"]["so"], rows["a", "**MFDN**"]["difference"]) == ("none", "−0.1")
     ahead = rows["a", "MFDN, `--recipe both_ends`"]
     assert (ahead["so"], ahead["difference"], ahead["pictures"], ahead["seeds"]) == ("first ahead", "+2.0", 1000, "1")
-    fewer = rows["VI", "(as it is)"]
+    fewer = rows["VI", "Label2Label"]
     assert (fewer["difference"], fewer["measured"], fewer["so"]) == ("−20.0", "25 tags, image", "second ahead")
     behind = rows["c", "`--mask_hold_from 0.3`"]
     assert (behind["so"], behind["by seed"], behind["split"]) == ("second ahead", "−60.0", "validation")

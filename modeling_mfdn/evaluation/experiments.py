@@ -53,6 +53,13 @@ class Experiment:
     on_dafre: bool = False
     further_recipe: str = ""  # laid over the one that is asked for
 
+    @property
+    def title(self) -> str:
+        """What differs from the quick recipe, as Markdown."""
+        flags = [f"--recipe {self.further_recipe}" * bool(self.further_recipe), self.flags]
+        trained_on = ", trained on DAF:re-style" * self.on_dafre
+        return (f"`{' '.join(filter(None, flags))}`" if any(flags) else "(as it is)") + trained_on
+
     def commands(
         self, dataset: str, evaluation: str, recipe: str, seed: int, folder: Path, further: list[str]
     ) -> dict[str, list[str]]:
@@ -183,7 +190,7 @@ def write_tables(folder: Path) -> None:
     """runs.jsonl, hits.parquet, comparisons.json and README.md from the runs of a folder."""
     results = collect(folder)
     write_run_results(results, folder)
-    compared = comparisons(results)
+    compared = comparisons(results, {row.name: row.title for row in EXPERIMENTS})
     write_whole(folder / COMPARED, json.dumps(compared, indent=1, ensure_ascii=False) + "\n")
     tables = {
         "Table IV (Dan:share)": table_4(results),
@@ -191,15 +198,15 @@ def write_tables(folder: Path) -> None:
         "Table V (Dan:share)": table_5(results, "share"),
         "Table VI": table_6(results),
         "Comparisons": compared,
-        "Ingredients": ablations(results, ablation_names()),
+        "Ingredients": ablations(results, ablation_titles()),
     }
     page = "\n\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items() if rows)
     write_whole(folder / "README.md", page + "\n")
 
 
-def ablation_names() -> list[str]:
-    """The rows that show what the ingredients give."""
-    return [row.name for row in EXPERIMENTS if {"ablation", "trunk"} & set(row.tables)]
+def ablation_titles() -> dict[str, str]:
+    """The rows that show what the ingredients give, and what they are called."""
+    return {row.name: row.title for row in EXPERIMENTS if {"ablation", "trunk"} & set(row.tables)}
 
 
 def take_cores(slots: Iterator[int], jobs: int) -> None:

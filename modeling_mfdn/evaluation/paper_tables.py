@@ -7,7 +7,7 @@ stand in columns that begin with "paper".
 
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .run_results import RunResults, paired_difference
 
@@ -201,16 +201,16 @@ def tag_cells(scores: dict) -> dict:
     return {title: value if title == "mAP" or value is None else spread([value]) for title, value in cells.items()}
 
 
-def ablations(results: RunResults, names: Iterable[str]) -> list[dict]:
+def ablations(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
     """What the ingredients give: accuracy in both modalities on test and validation, and tag mAP from the image
-    alone; a row a name."""
+    alone; a row a name of `titles`."""
     rows = []
-    for name in names:
+    for name, title in titles.items():
         runs, chosen = results.runs(name), results.runs(name, "validation")
         maps = [run["image"]["tags"]["all"]["mean_average_precision"] for run in runs if "tags" in run["image"]]
         if runs:
             rows.append({
-                "flags": own_flags(runs[0]),
+                "flags": title,
                 "seeds": len(runs),
                 "image: top-1": of_runs(runs, "image", "top1_accuracy"),
                 "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
@@ -221,9 +221,10 @@ def ablations(results: RunResults, names: Iterable[str]) -> list[dict]:
     return rows
 
 
-def comparisons(results: RunResults) -> list[dict]:
+def comparisons(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
     """Two systems on the same pictures, a row each: the difference in points, its 95 % interval over pictures and
-    seeds, and 'none' where that holds 0."""
+    seeds, and 'none' where that holds 0. A row is called as in Table V, or else by `titles`."""
+    titles = dict(titles) | SYSTEMS
     rows = []
     for question, first, second, measure, split in COMPARISONS:
         first += best_on_validation(results, first) or ""
@@ -234,8 +235,8 @@ def comparisons(results: RunResults) -> list[dict]:
         low, high = found["low"], found["high"]
         rows.append({
             "question": question,
-            "first": system_title(results, first),
-            "second": system_title(results, second),
+            "first": titles[first],
+            "second": titles[second],
             "measured": MEASURES[measure],
             "split": split,
             "pictures": pair[0].shape[1],
@@ -251,23 +252,6 @@ def comparisons(results: RunResults) -> list[dict]:
 def points(share: float) -> str:
     """A difference in points of accuracy, with its sign."""
     return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def system_title(results: RunResults, name: str) -> str:
-    """The name of a system of Table V, or the flags that a row adds to the quick recipe."""
-    if name in SYSTEMS:
-        return SYSTEMS[name]
-    row = next(row for row in results.rows if row["name"] == name)
-    return own_flags(row) + (", trained on DAF:re-style" if name.endswith("_dafre") else "")
-
-
-def own_flags(run: dict) -> str:
-    """The flags of a run's training but for those that every run has: data, folder, recipe, seed."""
-    common = ("dataset ", "output_dir ", "seed ", "evaluate_test ", "disable_tqdm ", "recipe quick ", "resume_from")
-    common += ("bf16 ", "use_cpu ", "attn_implementation ")  # how, not what
-    flags = re.sub(r"recipe quick (?=\w)", "recipe ", " ".join(run.get("training", {}).get("flags", [])))
-    found = [f"--{part.strip()}" for part in flags.split("--")[1:] if not f"{part.strip()} ".startswith(common)]
-    return f"`{' '.join(found)}`" if found else "(as it is)"
 
 
 def cell_text(column: str, value) -> str:

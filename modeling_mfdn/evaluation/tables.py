@@ -17,7 +17,7 @@ import torch
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel
-from .experiments import ablation_names
+from .experiments import ablation_titles
 from .figures import hints_curves
 from .paper_tables import SYSTEMS, ablations, headline, markdown, spread, table_4, table_5, table_6
 from .run_results import COMPARED, RunResults, read_run_results
@@ -94,7 +94,7 @@ def runner() -> str:
 
 def ingredients() -> str:
     """What the ingredients give, on both data sets."""
-    return markdown(of_datasets(ablations, ablation_names()))
+    return markdown(of_datasets(ablations, ablation_titles()))
 
 
 def hints() -> str:
