@@ -80,7 +80,7 @@ COMPARISONS = (
     *(
         ("d", name, "mfdn", measure, "test")
         for name in ("both_ends", "per_post_75", "two_passes", "constant_15", "linear", "peak_90", "decoder_3")
-        for measure in ("image", "image+tags")
+        for measure in ("image", "image+tags", "found_all")
     ),
 )
 
