@@ -163,6 +163,7 @@ def main(argv: list[str] | None = None) -> dict:
     from modeling_mfdn.publishing.cards import write_hub_files
     from modeling_mfdn.publishing.publish import publish_model
     from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
+    from modeling_mfdn.training.saving import public_name
 
     accelerator = Accelerator()
 
@@ -200,8 +201,8 @@ def main(argv: list[str] | None = None) -> dict:
     )
     predictions = results.pop("predictions", None)
     results = {
-        "model": args.model,
-        "dataset": args.dataset,
+        "model": public_name(args.model),
+        "dataset": public_name(args.dataset),
         "split": args.split,
         "tag_aggregation": aggregation,
         "tag_threshold": threshold,

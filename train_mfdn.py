@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, pipeline, set_seed
+from transformers import HfArgumentParser, TrainingArguments, pipeline, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_mfdn import (
@@ -36,12 +36,14 @@ from modeling_mfdn.training.data import (
     COLOR_JITTER,
     CROP_SHARE,
     MFDNCollator,
+    describe_dataset,
     load_split,
     read_characters,
     read_tag_vocabulary,
 )
 from modeling_mfdn.training.images import decode_image
-from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES
+from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES, recorded_flags
+from modeling_mfdn.training.saving import public_name, write_whole
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 EMBEDDED_DUMP = "mini_booru"
@@ -188,6 +190,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, MFDNTraini
     return parser.parse_args_into_dataclasses(argv)
 
 
+def own_flags() -> set[str]:
+    """Flags that transformers.TrainingArguments does not have."""
+    inherited = {entry.name for entry in fields(TrainingArguments)}
+    return {entry.name for entry in [*fields(ScriptArguments), *fields(MFDNTrainingArguments)]} - inherited
+
+
 def run_command(*command: str) -> None:
     """Run one of our own commands, shown as the user would type it, outside of any distributed environment."""
     print(f"\n$ python {' '.join(command)}", flush=True)
@@ -256,11 +264,19 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
 
 
 def check_output_folder(folder: str, overwrite: bool, resume: str | None) -> None:
-    if Path(folder, "config.json").exists() and not overwrite and resume is None:
-        raise ValueError(
-            f"{folder} already holds a trained model. Pass --output_dir for another folder, --overwrite to replace "
-            "it, or --resume_from_checkpoint last to go on."
-        )
+    """Raises ValueError where a model, or checkpoints of one, would be mixed with those of this run."""
+    for name, found in (("config.json", "a trained model"), ("checkpoint-*", "checkpoints of another run")):
+        if any(Path(folder).glob(name)) and not overwrite and resume is None:
+            raise ValueError(
+                f"{folder} already holds {found}. Pass --output_dir for another folder, --overwrite to replace "
+                "it, or --resume_from_checkpoint last to go on."
+            )
+
+
+def remove_checkpoints(folder: str) -> None:
+    """Those of an earlier run: the newest would be taken for this run's."""
+    for checkpoint in Path(folder).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def build_model(script: ScriptArguments, characters: list[str], tags: list[str]) -> MFDNModel:
@@ -288,12 +304,24 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
     return model
 
 
-def save_artifacts(model: MFDNModel, processor, folder: str) -> None:
-    """Model, processor, tokenizer and code, moved into `folder` when all is written."""
+# What says something of one model: with another model it would be wrong.
+OF_ONE_MODEL = (
+    "model*.safetensors", "model.safetensors.index.json", "training.json", "results*.json", "predictions*.parquet",
+    "trainer_state.json", "*.png", ".eval_results/*.yaml",
+)  # fmt: skip
+
+
+def save_artifacts(model: MFDNModel, processor, folder: str, training: dict) -> None:
+    """Model, processor, tokenizer, code and training.json, moved into `folder` when all is written; what an earlier
+    model left there goes."""
     unfinished = Path(folder, "unfinished_save")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
+    write_whole(unfinished / "training.json", json.dumps(training, indent=2, ensure_ascii=False) + "\n")
+    for pattern in OF_ONE_MODEL:
+        for file in Path(folder).glob(pattern):
+            file.unlink()
     for file in unfinished.iterdir():
         os.replace(file, Path(folder, file.name))
     unfinished.rmdir()
@@ -323,8 +351,9 @@ def main(argv: list[str] | None = None) -> dict:
     check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
     use_all_cores(args.world_size)
     set_seed(args.seed)
-    # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end.
-    push_to_hub, args.push_to_hub = args.push_to_hub, False
+    # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end. And it writes
+    # its arguments into every checkpoint, where a token has no business.
+    push_to_hub, args.push_to_hub, token, args.hub_token = args.push_to_hub, False, args.hub_token, None
 
     # ------------------------------------------------------------------ data
     seconds: dict[str, float] = {}
@@ -361,17 +390,30 @@ def main(argv: list[str] | None = None) -> dict:
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last" and (checkpoint := get_last_checkpoint(args.output_dir)) is None:
         raise ValueError(f"Expected a checkpoint-* folder in {args.output_dir} to resume from, found none.")
+    elif checkpoint is None and trainer.is_world_process_zero():
+        remove_checkpoints(args.output_dir)
     with stopwatch(seconds, "training"):
         trainer.train(resume_from_checkpoint=checkpoint)
 
     # ------------------------------------------------------------------ artifacts
     results = {}
+    argv = sys.argv[1:] if argv is None else argv
+    training = {
+        "flags": recorded_flags(build_parser(), argv, own_flags()),
+        "steps": trainer.state.global_step,
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+    }
     if trainer.is_world_process_zero():
-        save_artifacts(model, processor, args.output_dir)
+        dataset = {"dataset": public_name(script.dataset), "data": describe_dataset(script.dataset)}
+        save_artifacts(model, processor, args.output_dir, training | dataset)
         try:
             training_curves(trainer.state.log_history, Path(args.output_dir, "training_curves.png"))
         except ValueError as error:  # a run of a few steps has nothing to draw, and its model is as good as any
             print(f"No training curves: {error}")
+    if trainer.state.best_model_checkpoint:  # a path of this machine, in a file that is uploaded
+        trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.save_state()
     if script.evaluate_test:
         test_split = load_split(script.dataset, "test")
@@ -385,20 +427,14 @@ def main(argv: list[str] | None = None) -> dict:
             )
         if trainer.is_world_process_zero():
             results = {
-                "model": args.output_dir,
-                "dataset": script.dataset,
+                "model": public_name(args.output_dir),
+                "dataset": public_name(script.dataset),
                 "split": "test",
                 "tag_aggregation": processor.tag_aggregation,
                 "tag_threshold": processor.tag_threshold,
                 "tag_order": script.tag_order,
                 **results,
-                "training": {
-                    "flags": sys.argv[1:] if argv is None else argv,
-                    "steps": trainer.state.global_step,
-                    "parameters": model.num_parameters(),
-                    "seconds": seconds,
-                    "threads": torch.get_num_threads(),
-                },
+                "training": training,
             }
             write_results(results, Path(args.output_dir, "results.json"))
             print(format_results(results))
@@ -408,7 +444,7 @@ def main(argv: list[str] | None = None) -> dict:
         write_hub_files(args.output_dir, args.hub_model_id)
         if push_to_hub:
             repository = args.hub_model_id or Path(args.output_dir).resolve().name
-            publish_model(args.output_dir, repository, private=args.hub_private_repo, token=args.hub_token)
+            publish_model(args.output_dir, repository, private=args.hub_private_repo, token=token)
     return results
 
 

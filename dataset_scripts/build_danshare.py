@@ -61,6 +61,8 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     Raises FileNotFoundError, FileExistsError or ValueError with a sentence for the user.
     """
     record, _ = read_record(folder), read_record(other)
+    if (folder / "share").exists() and "share" not in record:
+        raise FileExistsError(f"{folder}/share was not written by this command: move it away.")
     if (folder / "share").exists() and not overwrite:
         raise FileExistsError(f"{folder}/share is there already: --overwrite replaces it.")
     ours, theirs = ({split: split_ids(path, split) for split in SPLITS} for path in (folder, other))

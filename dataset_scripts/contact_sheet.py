@@ -82,7 +82,8 @@ def draw_contact_sheet(table: list[Post], folder: Path) -> None:
         pen.text((MARGIN + pen.textlength(name, font(15, True)) + 14, y + 5), "  ".join(shown), font=font(13),
                  fill=GREY)
         for c, post in enumerate(posts):
-            with Image.open(folder / "512px" / f"{post.id % 1000:04d}" / f"{post.id}.jpg") as image:
+            path = folder / "512px" / f"{post.id % 1000:04d}" / f"{post.id}.jpg"
+            with Image.open(path, formats=["JPEG"]) as image:
                 tile = image.resize((TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(tile, (MARGIN + c * (TILE + GAP), y + CAPTION - 6), corners)
     sheet.save(folder / "contact_sheet.jpg", quality=92, subsampling=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -74,9 +75,13 @@ def sibling(output: UPath, suffix: str) -> UPath:
 def work_folder(output: UPath, exclusive: bool = True) -> Iterator[UPath]:
     """`output.partial`, to write in. It stays when the block fails after a shard was finished: a rerun goes on there.
 
-    Raises BlockingIOError when another build writes there, unless `exclusive` is false (jobs of an array).
+    Raises:
+        FileExistsError: what stands there was written by no build.
+        BlockingIOError: another build writes there, unless `exclusive` is false (jobs of an array).
     """
     partial = sibling(output, "partial")
+    if partial.exists() and any(partial.iterdir()) and not (partial / "data").is_dir():
+        raise FileExistsError(f"{partial} is where this build would write, and is no build: move yours away.")
     (partial / "data").mkdir(parents=True, exist_ok=True)
     locked = is_local(output) and exclusive
     try:
@@ -146,6 +151,7 @@ def record_build(
     ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
     return {
         "source": build_options(options)["source"],
+        "drawn": was_drawn(dump) and not options.images,
         "metadata": {
             "format": dump.format,
             "files": len(dump.files),
@@ -177,6 +183,18 @@ def record_build(
         },
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def was_drawn(dump: Dump) -> bool:
+    """Whether all metadata were written by mini_booru, whose pictures are this project's: by their digests."""
+    try:
+        digests = json.loads((dump.source / "mini_booru.json").read_bytes())["metadata_sha256"]
+        return all(
+            hashlib.sha256(path.read_bytes()).hexdigest() == digests[relative(path, dump.source)]
+            for path in dump.files
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def build_options(options: argparse.Namespace) -> dict:

@@ -60,6 +60,7 @@ DETAILS_A_POST = 1.3  # mean; drawn by a Zipf law
 TAIL = 0.2  # share of the characters that have fewer than 10 posts
 LAST_ID = 5_020_995  # of Danbooru2021
 JPEG_QUALITY = 90
+METADATA = ("metadata/posts.jsonl", "metadata_2021/posts000000000000.json")  # the same posts in two formats
 
 
 @dataclass
@@ -209,7 +210,7 @@ def spread_dirt(table: list[Post], rng: np.random.Generator) -> None:
 # Metadata of both generations
 # ---------------------------------------------------------------------------------------------------------------------
 def write_metadata(table: list[Post], seed: int, folder: Path) -> None:
-    """Write `metadata/posts.jsonl` and `metadata_2021/posts000000000000.json` about the same posts."""
+    """Write both of METADATA, about the same posts."""
     names = sorted({(name, category) for post in table for name, category in tags_of(post)})
     tag_ids = {name: str(1000 + 7 * k) for k, name in enumerate(names)}
     rng = np.random.default_rng([seed, 2])
@@ -225,7 +226,7 @@ def write_metadata(table: list[Post], seed: int, folder: Path) -> None:
         row = record_2021(post, common_fields(replace(post, id=LAST_ID + k), seed))
         row = {key: value for key, value in row.items() if key not in ("id", "md5")} | {"is_banned": True}
         flat.insert(int(rng.integers(len(flat))), json.dumps(row, ensure_ascii=False))
-    for lines, name in ((nested, "metadata/posts.jsonl"), (flat, "metadata_2021/posts000000000000.json")):
+    for lines, name in zip((nested, flat), METADATA, strict=True):
         at = int(rng.integers(1, len(lines)))
         lines.insert(at, lines[at - 1][: len(lines[at - 1]) // 2])  # an interrupted write: half of the line before
         path = folder / name
@@ -401,6 +402,8 @@ def write_dump(
         draw_posts(table, seed, work, workers)
         draw_contact_sheet(table, work)
         counts = summary(table, seed) | ({"more_of": {"posts": earlier}} if earlier else {})
+        # By these a build knows that what it reads was drawn here, whatever the folder is called.
+        counts["metadata_sha256"] = {name: hashlib.sha256((work / name).read_bytes()).hexdigest() for name in METADATA}
         (work / "mini_booru.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
         work.chmod(0o755)  # mkdtemp makes it private
         if output.exists():

@@ -6,6 +6,7 @@ import io
 
 from PIL import Image, ImageOps
 
+FORMATS = ("JPEG", "PNG", "WEBP")  # those that the builder lets in; Pillow would give an EPS to Ghostscript
 JPEG_QUALITY = 95  # with 4:4:4: line art suffers more from halved colours than from one step of quality
 BYTES_AT_160 = 20_000  # of such a picture, on average: what shards are planned with
 
@@ -29,7 +30,7 @@ def train_ready(content: bytes, short_side: int, name: str = "picture") -> bytes
 
 def upright_rgb(content: bytes) -> Image.Image:
     """The picture as it is meant to be seen: turned upright, RGB, on white. Raises what PIL raises."""
-    with Image.open(io.BytesIO(content)) as opened:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
     if image.has_transparency_data:
         image = image.convert("RGBA")

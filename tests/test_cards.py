@@ -29,16 +29,15 @@ def folder(tiny_model, tiny_processor, tmp_path):
 
 
 @pytest.fixture
-def measured(folder, tmp_path):
-    """With results on a data set whose build.json is at hand."""
-    dataset = tmp_path / "danmul"
-    dataset.mkdir()
-    counts = {"posts": 31, "splits": {"train": 20, "validation": 4, "test": 7}, "ratings": {"g": 30, "s": 1}}
+def measured(folder):
+    """With results, and with what training says of itself and of its data."""
     rules = [{"rule": "min_posts", "posts_dropped": 1234, "tags_dropped": 5}]
-    build = {"source": "my_dump", "counts": counts, "rules": rules}
-    (dataset / "build.json").write_text(json.dumps(build))
-    results = {"dataset": str(dataset), "split": "test", "num_images": 7, "date": "2026-01-02", "tag_threshold": 0.35}
-    results |= {"image": scores(0.51), "image+tags": scores(0.62), "training": {"flags": ["--seed", "3"]}}
+    data = {"source": "my_dump", "drawn": False, "posts": 31, "splits": {"train": 20, "validation": 4, "test": 7},
+            "ratings": {"g": 30, "s": 1}, "rules": rules}  # fmt: skip
+    training = {"flags": ["--seed", "3"], "dataset": "danmul", "data": data}
+    (folder / "training.json").write_text(json.dumps(training))
+    results = {"dataset": "danmul", "split": "test", "num_images": 7, "date": "2026-01-02", "tag_threshold": 0.35}
+    results |= {"image": scores(0.51), "image+tags": scores(0.62)}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "trainer_state.json").write_text(json.dumps({"epoch": 2.0, "global_step": 1234}))
     return folder
@@ -84,7 +83,22 @@ def test_names_from_data_cannot_break_out_of_the_card(measured):
     (measured / "results.json").write_text(json.dumps(results))
     text = model_card(measured, "tester/mfdn")
     assert "<script>" not in text and "\n# Free" not in text and "49" not in text
-    assert plain("a`b|c\nd") == "abc d"
+    assert plain("a`b|c\nd\x1b[2J") == "abc d2J" and len(plain("x" * 9999)) == 1000
+
+
+def test_only_pictures_that_were_drawn_here_are_free(measured, tmp_path, monkeypatch):
+    """Neither a dump that is called mini_booru nor a data set of that name in the current folder makes them so."""
+    training = json.loads((measured / "training.json").read_text())
+    training["data"]["source"] = "mini_booru"
+    (measured / "training.json").write_text(json.dumps(training))
+    cards = []
+    for place in (tmp_path, measured):
+        monkeypatch.chdir(place)
+        cards.append(model_card(measured, "tester/mfdn"))
+    assert cards[0] == cards[1] and "license: other" in cards[0] and "drew" not in cards[0]
+    training["data"]["drawn"] = True
+    (measured / "training.json").write_text(json.dumps(training))
+    assert "license: apache-2.0" in model_card(measured, "tester/mfdn")
 
 
 def test_systems_are_told_apart(measured):

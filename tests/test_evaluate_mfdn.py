@@ -71,7 +71,7 @@ def test_results_are_returned_written_and_printed(model, dataset, tmp_path, caps
     assert written.pop("versions")["transformers"] and date.fromisoformat(written.pop("date"))
     assert "commit" in written and written.pop("commit") != ""
     assert written == results
-    assert (results["model"], results["dataset"], results["split"]) == (model, dataset, "test")
+    assert (results["model"], results["dataset"], results["split"]) == (Path(model).name, "danmul", "test")
     assert results["num_images"] == 13
     assert results["unknown_tags"] == {"tags": 1, "occurrences": 13}
     for modality in ("image", "image+tags"):

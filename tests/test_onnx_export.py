@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel
-from modeling_mfdn.publishing import onnx_export
+from modeling_mfdn.publishing import onnx_export, web_page
 from modeling_mfdn.publishing.onnx_export import example_inputs, main, open_graph, run_graph
 from modeling_mfdn.tag_tokenizer import build_processor
 
@@ -109,7 +109,19 @@ def test_a_graph_that_differs_is_never_written(tiny_model, tiny_processor, save,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
-def test_a_folder_that_is_there_is_kept(tmp_path, capsys):
+@pytest.mark.parametrize("command", [onnx_export.main, web_page.main], ids=["export", "page"])
+def test_a_folder_of_anything_else_is_never_replaced(tmp_path, capsys, command):
+    source = "--model" if command is onnx_export.main else "--onnx"
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "holiday.jpg").write_bytes(b"mine")
+    for flags in ([], ["--overwrite"]):
+        assert command([source, "nowhere", "--output", str(tmp_path / "pictures"), *flags]) == 2
+        assert "was not written by this command" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["holiday.jpg"]
+
+
+def test_an_earlier_export_is_replaced_only_when_told_to(tmp_path, capsys):
     (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "onnx.json").write_text("{}")
     assert main(["--model", "nowhere", "--output", str(tmp_path / "onnx")]) == 2
-    assert "--overwrite" in capsys.readouterr().err and Path(tmp_path, "onnx").exists()
+    assert "--overwrite" in capsys.readouterr().err and Path(tmp_path, "onnx", "onnx.json").exists()

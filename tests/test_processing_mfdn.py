@@ -1,15 +1,22 @@
+import base64
 import io
+import threading
 import warnings
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from dataset_scripts.train_ready import train_ready
 from modeling_mfdn import MFDNProcessor, image_reading_mfdn
 from modeling_mfdn.image_reading_mfdn import read_image
 from modeling_mfdn.modeling_mfdn import MFDNOutput
 from modeling_mfdn.processing_mfdn import aggregate_tag_scores, pad_to_square, to_rgb
+from modeling_mfdn.publishing.handler import to_picture
+from modeling_mfdn.training.images import decode_image
 
 # Pictures
 
@@ -158,9 +165,40 @@ def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path):
         assert read_image(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_addresses_go_through_transformers(monkeypatch, picture):
-    monkeypatch.setattr(image_reading_mfdn, "load_image", lambda address: picture)
-    assert read_image("https://example.org/picture.png") is picture
+def test_addresses_are_fetched_with_a_limit_and_read_like_files(monkeypatch, tmp_path):
+    Image.new("RGBA", (3, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/clear.png"
+    try:
+        assert read_image(address).getpixel((0, 0)) == (255, 255, 255), "transparency lies on white"
+        monkeypatch.setattr(image_reading_mfdn, "MAX_BYTES", 20)
+        with pytest.raises(ValueError, match="more than 20 bytes"):
+            read_image(address)
+    finally:
+        server.shutdown()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("door", ["read_image", "bytes", "decode_image", "train_ready", "endpoint"])
+def test_postscript_never_reaches_ghostscript(tmp_path, monkeypatch, door):
+    def run(*_):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(EPS)
+    doors = {
+        "read_image": lambda: read_image(path),
+        "bytes": lambda: read_image(EPS),
+        "decode_image": lambda: decode_image(EPS),
+        "train_ready": lambda: train_ready(EPS, 8),
+        "endpoint": lambda: read_image(to_picture(base64.b64encode(EPS).decode())),
+    }
+    with pytest.raises((ValueError, OSError), match="cannot"):
+        doors[door]()
 
 
 # Tag scores

@@ -217,8 +217,21 @@ def test_folders_that_are_not_complete_are_refused(model_folder, tmp_path, capsy
     assert "has 4 bytes, build.json says 5" in capsys.readouterr().err
 
 
-def test_a_dry_run_names_what_would_travel_and_sends_nothing(model_folder, capsys):
+def test_a_dry_run_names_what_would_travel_sends_nothing_and_writes_nothing(model_folder, capsys):
+    before = {path: path.read_bytes() for path in model_folder.rglob("*") if path.is_file()}
     assert main(["model", str(model_folder), "tester/mfdn", "--dry_run"]) == 0
-    printed = capsys.readouterr().out
+    assert {path: path.read_bytes() for path in model_folder.rglob("*") if path.is_file()} == before
+    printed, warned = capsys.readouterr()
+    assert "README.md" in printed and "handler.py" in printed
+    assert "training.json is missing" in warned, "what the card cannot say is a warning"
     assert "model.safetensors" in printed and "for the model tester/mfdn" in printed
     assert "checkpoint-3" not in printed and "training_args.bin" not in printed
+
+
+def test_a_file_with_a_token_of_the_hub_stays_home(model_folder, capsys):
+    """Models of earlier versions recorded every flag."""
+    results = json.loads((model_folder / "results.json").read_text())
+    results["training"] = {"flags": ["--hub_token", "hf_abcdefghijklmnopqrstuvwxyz"]}
+    (model_folder / "results.json").write_text(json.dumps(results))
+    assert main(["model", str(model_folder), "tester/mfdn"]) == 2
+    assert "results.json holds what looks like a token of the Hub" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
+import evaluate_mfdn
 import train_mfdn
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.evaluation.paper_tables import table_5
@@ -137,11 +139,52 @@ def test_folder_holds_model_processor_tokenizer_code_and_pictures(trained):
     expected = (
         "config.json model.safetensors processor_config.json preprocessor_config.json tokenizer.json "
         "configuration_mfdn.py layers_mfdn.py modeling_mfdn.py processing_mfdn.py pipeline_mfdn.py "
-        "results.json training_curves.png example.png"
+        "training.json results.json training_curves.png example.png"
     )
     assert set(expected.split()) <= {path.name for path in folder.iterdir()}
     assert not (folder / "unfinished_save").exists()
     assert MFDNModel.from_pretrained(folder).config.id2label == dict(enumerate(COLORS))
+
+
+def test_nothing_that_is_written_tells_a_secret_or_where_it_was_made(danmul, tmp_path):
+    """Checkpoints, the model and its card, after training and after an evaluation that stores its calibration."""
+    folder = tmp_path / "somebodys_home" / "mfdn"
+    flags = ("--hub_token", "hf_secretsecretsecretsecret", "--load_best_model_at_end", "True", "--evaluate_test",
+             "--metric_for_best_model", "image_top1_accuracy", "--eval_steps", "5")  # fmt: skip
+    train(danmul, folder, *flags)
+    evaluation = ["--model", str(folder), "--dataset", str(danmul), "--num_workers", "0"]
+    evaluate_mfdn.main([*evaluation, "--split", "validation", "--calibrate"])
+    evaluate_mfdn.main([*evaluation, "--errors", "--predictions", str(folder / "predictions_test.parquet")])
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.suffix == ".json"]) > 10
+    published = [path for path in files if "checkpoint-" not in str(path) and path.name != "training_args.bin"]
+    assert [path for path in files if b"secretsecret" in path.read_bytes()] == []
+    assert [path for path in published if str(tmp_path).encode() in path.read_bytes()] == []
+    flags = json.loads((folder / "training.json").read_text())["flags"]
+    assert "--seed" not in flags and flags[flags.index("--dataset") + 1] == "danmul"
+    assert "hub_token" not in (folder / "README.md").read_text() and "--evaluate_test" in flags
+
+
+def test_another_model_takes_all_that_was_said_of_the_one_before(trained, danmul, tmp_path):
+    folder = tmp_path / "mfdn"
+    shutil.copytree(trained[0], folder)
+    for name in ("results_validation.json", "predictions_test.parquet", "reliability.png", "mine.txt"):
+        (folder / name).write_text("of the old model")
+    (folder / "checkpoint-99").mkdir()
+    with pytest.raises(ValueError, match="already holds a trained model"):
+        train(danmul, folder)
+    train(danmul, folder, "--overwrite", "--seed", "5")
+    left = {path.name for path in folder.iterdir()}
+    gone = {"results.json", "results_validation.json", "predictions_test.parquet", "reliability.png", "example.png"}
+    assert not left & (gone | {"checkpoint-99"}) and {"mine.txt", "training_curves.png"} <= left
+    assert "Not measured yet" in (folder / "README.md").read_text()
+
+
+def test_checkpoints_of_another_run_are_neither_mixed_in_nor_taken_for_its_own(danmul, tmp_path):
+    (tmp_path / "checkpoint-99").mkdir()
+    with pytest.raises(ValueError, match="checkpoints of another run"):
+        train(danmul, tmp_path)
+    assert (tmp_path / "checkpoint-99").exists()
 
 
 @pytest.mark.parametrize("checkpoint", [5, 10])

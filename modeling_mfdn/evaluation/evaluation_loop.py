@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import subprocess
 from collections import defaultdict
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 from ..configuration_mfdn import MFDNConfig
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.images import apply_color
+from ..training.saving import whole_file, write_whole
 from .metrics import NO_CHARACTER, TagMetrics, TopKAccuracy
 
 logger = logging.getLogger(__name__)
@@ -130,9 +130,7 @@ def write_results(results: dict, path: str | Path) -> None:
     """Write results as JSON, with the day and what they were computed with; the file is whole or not there."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
     results = results | {"date": datetime.now(UTC).date().isoformat(), "commit": checked_out_commit()}
-    unfinished = Path(f"{path}.unfinished")
-    unfinished.write_text(json.dumps(results | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(results | {"versions": versions}, indent=2) + "\n")
 
 
 def write_predictions(predictions: dict[str, torch.Tensor], characters: Sequence[str], path: str | Path) -> None:
@@ -148,9 +146,8 @@ def write_predictions(predictions: dict[str, torch.Tensor], characters: Sequence
     for column in {"label", "image", "image+tags"} & set(columns):
         columns[column] = pa.DictionaryArray.from_arrays(pa.array(columns[column], pa.int32()), names)
     columns["character"] = columns.pop("label")
-    unfinished = Path(f"{path}.unfinished")
-    pq.write_table(pa.table(columns).sort_by("post_id"), unfinished, compression="zstd")
-    os.replace(unfinished, path)
+    with whole_file(path) as unfinished:
+        pq.write_table(pa.table(columns).sort_by("post_id"), unfinished, compression="zstd")
 
 
 def checked_out_commit() -> str | None:

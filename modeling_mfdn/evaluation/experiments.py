@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..training.saving import write_whole
 from .paper_tables import WEIGHTS, ablations, comparisons, markdown, table_4, table_5, table_6
 from .run_results import (
     COMPARED,
@@ -34,7 +35,6 @@ from .run_results import (
     read_run_results,
     results_file,
     write_run_results,
-    write_whole,
 )
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,14 @@ true tags were found (`found_top25`, `found_top200`, `found_all`).
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ..training.saving import whole_file, write_whole
 
 TRAINED = "results.json"  # what training itself wrote: its flags, its cost, and its own small test split
 SPLITS = ("validation", "test", "share")
@@ -116,9 +117,8 @@ def write_run_results(results: RunResults, folder: Path) -> None:
     for split, columns in results.hits.items():
         names = pa.array([split] * len(columns["post_id"])).dictionary_encode()
         parts.append(pa.table({"split": names} | {name: columns[name] for name in sorted(columns)}))
-    unfinished = folder / f"{HITS}.unfinished"
-    pq.write_table(pa.concat_tables(parts, promote_options="default"), unfinished, compression="zstd")
-    os.replace(unfinished, folder / HITS)
+    with whole_file(folder / HITS) as unfinished:
+        pq.write_table(pa.concat_tables(parts, promote_options="default"), unfinished, compression="zstd")
 
 
 def read_run_results(folder: Path) -> RunResults:
@@ -170,13 +170,6 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict:
         "by_seed": [float(a.mean() - b.mean()) for a, b in zip(*systems, strict=False)],
         "seeds": [len(hits) for hits in systems],
     }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def read_json(path: Path) -> dict | None:

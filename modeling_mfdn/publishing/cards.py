@@ -8,7 +8,6 @@ train_mfdn.py and evaluate_mfdn.py write the card by themselves. A README.md of 
 import argparse
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,9 +15,12 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import safe_open
 
+from ..training.saving import write_whole
+
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
-EMBEDDED_DUMP = "mini_booru"
+MAX_TEXT = 1_000  # characters of anything that is not ours
+REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n"
 SYSTEMS = {
     "mfdn": "MFDN",
     "mfdn-multi-label": "a plain multi-label classifier, which MFDN is compared with",
@@ -30,16 +32,27 @@ TAG_GROUPS = {"top25": "25 most frequent", "top200": "200 most frequent", "all":
 
 
 def write_hub_files(folder: str | Path, model_id: str | None = None, dataset_id: str | None = None) -> bool:
-    """README.md, .eval_results/, handler.py and requirements.txt of a saved model.
-
-    Args:
-        folder: with config.json and processor_config.json; results.json, trainer_state.json, the pictures, and
-            build.json of the data set that results.json names are used where they are there.
-        model_id: what the snippets load; default: the folder's name.
-        dataset_id: the data set on the Hub, which .eval_results/ needs.
+    """Write what [`hub_files`] makes into the folder.
 
     Returns:
         False if README.md is somebody's own, which is left alone; the other files are written anyway.
+    """
+    files = hub_files(folder, model_id, dataset_id)
+    for name, text in files.items():
+        Path(folder, name).parent.mkdir(exist_ok=True)
+        write_whole(Path(folder, name), text)
+    return "README.md" in files
+
+
+def hub_files(folder: str | Path, model_id: str | None = None, dataset_id: str | None = None) -> dict[str, str]:
+    """README.md, .eval_results/, handler.py and requirements.txt of a saved model, by name; README.md is left out
+    where there is one of somebody's own.
+
+    Args:
+        folder: with config.json and processor_config.json; training.json, results.json, trainer_state.json and the
+            pictures are used where they are there. Nothing outside of it is read.
+        model_id: what the snippets load; default: the folder's name.
+        dataset_id: the data set on the Hub, which .eval_results/ needs.
 
     Raises:
         ValueError: the folder holds no saved model.
@@ -47,30 +60,39 @@ def write_hub_files(folder: str | Path, model_id: str | None = None, dataset_id:
     folder = Path(folder)
     if not (folder / "config.json").exists() or not (folder / "processor_config.json").exists():
         raise ValueError(f"{folder} holds no saved model: expected config.json and processor_config.json.")
-    here = Path(__file__).parent
-    shutil.copy(here / "handler.py", folder / "handler.py")
-    (folder / "requirements.txt").write_text("transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n")
+    handler = Path(__file__).with_name("handler.py").read_text(encoding="utf-8")
+    files = {"handler.py": handler, "requirements.txt": REQUIREMENTS}
     results = read_json(folder / "results.json")
     if dataset_id and results:
-        write_eval_results(folder, results, dataset_id)
+        files |= eval_result_files(results, dataset_id)
     readme = folder / "README.md"
-    if readme.exists() and MARKER not in readme.read_text(encoding="utf-8"):
-        return False
-    text = model_card(folder, model_id or folder.resolve().name, dataset_id)
-    unfinished = readme.with_name("README.md.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(readme)
-    return True
+    if not readme.exists() or MARKER in readme.read_text(encoding="utf-8"):
+        files["README.md"] = model_card(folder, model_id or folder.resolve().name, dataset_id)
+    return files
+
+
+def missing_facts(folder: Path) -> list[str]:
+    """What the card of a model cannot say, a sentence each."""
+    found = []
+    training = read_json(folder / "training.json")
+    if not training:
+        found.append("training.json is missing: the card says neither how nor on what the model was trained.")
+    elif not training.get("data"):
+        found.append("The data set had no build.json when the model was trained: the card cannot describe it.")
+    if not (folder / "results.json").exists():
+        found.append("results.json is missing: the card says that the model is not measured yet.")
+    return found
 
 
 def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> str:
     """README.md of a saved model."""
     config, processor = read_json(folder / "config.json"), read_json(folder / "processor_config.json")
     results, state = read_json(folder / "results.json"), read_json(folder / "trainer_state.json")
-    build = read_json(Path(results.get("dataset", ""), "build.json")) if results else {}
+    training = read_json(folder / "training.json")
+    build = training.get("data", {})
     reads_tags = config.get("modality") != "image"
     characters = config.get("id2label") or {}
-    drawn = build.get("source") == EMBEDDED_DUMP
+    drawn = build.get("drawn") is True
     data = ModelCardData(
         license="apache-2.0" if drawn else "other",
         library_name="transformers",
@@ -117,9 +139,9 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         if processor.get("tag_thresholds")
         else f"a score of {processor.get('tag_threshold', 0.35)} on, the same for all",
         data=data_lines(build),
-        ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("counts", {}).get("ratings", {}).items())
+        ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("ratings", {}).items())
         or "not recorded",
-        training=training_line(results, state),
+        training=training_line(training, state),
         licence_line="The weights were trained on pictures that this project's code drew; Apache-2.0 too."
         if drawn
         else "The weights were trained on illustrations whose rights lie with their artists; what that "
@@ -155,9 +177,9 @@ def eval_results(results: dict) -> list[EvalResult]:
     ]
 
 
-def write_eval_results(folder: Path, results: dict, dataset_id: str) -> None:
+def eval_result_files(results: dict, dataset_id: str) -> dict[str, str]:
     """.eval_results/: one file a modality, which leaderboards of a data set on the Hub read."""
-    (folder / ".eval_results").mkdir(exist_ok=True)
+    files = {}
     for modality in MODALITIES:
         if modality in results:
             entry = EvalResultEntry(
@@ -167,8 +189,9 @@ def write_eval_results(folder: Path, results: dict, dataset_id: str) -> None:
                 date=results.get("date"),
                 notes=f"top-1 accuracy in percent, {MODALITIES[modality]}",
             )
-            path = folder / ".eval_results" / f"{modality.replace('+', '_')}.yaml"
-            path.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+            text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+            files[f".eval_results/{modality.replace('+', '_')}.yaml"] = text
+    return files
 
 
 def accuracy_table(results: dict) -> str:
@@ -204,28 +227,26 @@ def temperature_line(processor: dict, validation: dict) -> str:
 
 
 def data_lines(build: dict) -> str:
-    """What the data set is and what its rules dropped, from build.json."""
+    """What the data set is and what its rules dropped, from training.json."""
     if not build:
         return ""
-    counts = build["counts"]
-    splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
-    head = f"Dan:mul built from `{plain(build['source'])}`: {counts['posts']:,} posts ({splits})."
+    splits = ", ".join(f"{plain(name)} {number:,}" for name, number in build["splits"].items())
+    head = f"Dan:mul built from `{plain(build['source'])}`: {build['posts']:,} posts ({splits})."
     rules = [
         f"| {plain(rule['rule'])} | {rule['posts_dropped']:,} | {rule['tags_dropped']:,} |" for rule in build["rules"]
     ]
     return "\n".join([head, "", "| rule | posts dropped | tags dropped |", "|---|---:|---:|", *rules])
 
 
-def training_line(results: dict, state: dict) -> str:
-    """How it was trained, from results.json and trainer_state.json."""
-    training = results.get("training")
+def training_line(training: dict, state: dict) -> str:
+    """How it was trained, from training.json and trainer_state.json."""
     if not training and not state:
         return ""
     found = []
     if state:
         found.append(f"{state.get('epoch', 0):g} epochs, {state.get('global_step', 0):,} steps")
     if training:
-        flags = " ".join(training["flags"]).replace("`", "")
+        flags = plain(" ".join(training.get("flags", [])))
         found.append(f"`train_mfdn.py {flags}`".replace(" `", "`"))
     return f"Trained for {': '.join(found)}." if state else f"Trained with {found[0]}."
 
@@ -251,8 +272,8 @@ def example_tag(folder: Path) -> str:
 
 
 def plain(text: str) -> str:
-    """Untrusted text for Markdown: no line breaks, no markup, no HTML, no template."""
-    return "".join(c for c in " ".join(str(text).split()) if c not in "`|<>[]{}*\\")
+    """Untrusted text for Markdown: no line breaks, no markup, no HTML, no template, and not endless."""
+    return "".join(c for c in " ".join(str(text).split()) if c.isprintable() and c not in "`|<>[]{}*\\")[:MAX_TEXT]
 
 
 def read_json(path: Path) -> dict:

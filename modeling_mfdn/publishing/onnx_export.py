@@ -15,7 +15,6 @@ need the conversion above.
 import argparse
 import csv
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,9 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
 from ..modeling_mfdn import VisibleTags
+from ..training.saving import check_replaceable, replace_folder
 
+MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
@@ -272,7 +273,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
         "tag_thresholds": processor.tag_thresholds, "temperature_applied": processor.temperature,
     }  # fmt: skip
     (output / "preprocess.json").write_text(json.dumps(preprocess, ensure_ascii=False), encoding="utf-8")
-    (output / "onnx.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
         if Path(model_folder, name).exists():
             shutil.copy(Path(model_folder, name), output / name)
@@ -294,7 +295,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", required=True, help="folder written by train_mfdn.py, or an id on the Hub")
     add("--output", default="mfdn_onnx", help="folder to write (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace a folder that is there")
+    add("--overwrite", action="store_true", help="replace a folder that an earlier export wrote")
     add("--int8", action="store_true", help="also graphs with int8 weights")
     add("--dataset", help="measure the accuracy of every graph on this data set, and count its tags")
     add("--split", default="validation", choices=["validation", "test"], help="of the data set (default: %(default)s)")
@@ -306,15 +307,12 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     output = Path(args.output)
     try:
-        if output.exists() and not args.overwrite:
-            raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
+        check_replaceable(output, MARKER, args.overwrite)
         with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
             unfinished = Path(work, "onnx")
             unfinished.mkdir()
             report = export(args.model, unfinished, args.int8, args.dataset, args.split)
-            if output.exists():
-                shutil.rmtree(output)
-            os.replace(unfinished, output)
+            replace_folder(unfinished, output, MARKER)
     except ModuleNotFoundError as error:
         print(f"error: {error}. Run: pip install 'mfdn[onnx]'", file=sys.stderr)
         return 2

@@ -10,18 +10,22 @@ there is not sent again. Checkpoints, logs and pickles stay home.
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
-from .cards import write_hub_files
+from .cards import hub_files, missing_facts, write_hub_files
 
 MODEL_FILES = ("config.json", "processor_config.json", "tokenizer.json")
 STAYS_HOME = ["checkpoint-*", "runs/*", ".cache/*", "*.bin", "*.pt", "*.pth", "*.pkl", "log.txt"]
 STAYS_HOME += ["*.unfinished", "*.tmp"]
+TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b|\bapi_org_[A-Za-z0-9]{20,}\b")
 
 
 def publish_model(folder: str | Path, repository: str, dataset_id: str | None = None, **options) -> str | None:
@@ -37,7 +41,12 @@ def publish_model(folder: str | Path, repository: str, dataset_id: str | None = 
     if missing or (folder / "unfinished_save").exists():
         found = ", ".join(missing) or "the end of a save that was interrupted"
         raise ValueError(f"{folder} is not a complete model: {found} is missing. Train it, or save it again.")
-    write_hub_files(folder, model_id=repository, dataset_id=dataset_id)
+    for fact in missing_facts(folder):
+        print(f"warning: {fact}", file=sys.stderr)
+    if options.get("dry_run"):
+        options["rewritten"] = {name: len(text.encode()) for name, text in hub_files(folder, repository, dataset_id).items()}
+    else:
+        write_hub_files(folder, model_id=repository, dataset_id=dataset_id)
     # Weights in another number of shards would stay beside the new ones.
     return upload(folder, repository, "model", delete_patterns=["model*.safetensors", "*.index.json"], **options)
 
@@ -73,6 +82,7 @@ def upload(
     private: bool | None = None,
     revision: str | None = None,
     dry_run: bool = False,
+    rewritten: Mapping[str, int] = MappingProxyType({}),
     token: str | None = None,
     message: str | None = None,
 ) -> str | None:
@@ -82,13 +92,17 @@ def upload(
         repository: NAME/REPOSITORY; it is created if it is not there.
         delete_patterns: files of an older upload that this one no longer has.
         private: None = as it is; a new repository is then public.
+        dry_run: only say what would be uploaded; nothing is written.
+        rewritten: of a dry run: files that would be written first, with their bytes.
         revision: branch; it is created if it is not there.
 
     Returns:
         The commit, which users should pin; None with `dry_run`.
     """
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    sizes = {name: (folder / name).stat().st_size for name in filter_repo_objects(names, ignore_patterns=STAYS_HOME)}
+    there = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    there |= rewritten
+    sizes = {name: there[name] for name in filter_repo_objects(sorted(there), ignore_patterns=STAYS_HOME)}
+    refuse_secrets(folder, sorted(sizes.keys() - rewritten.keys()))
     for name, size in sizes.items():
         print(f"{size:>15,}  {name}")
     print(f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files for the {repo_type} {repository}")
@@ -109,6 +123,17 @@ def upload(
     )
     print(f'Published: {commit.commit_url}\nPin it: revision="{commit.oid}"')
     return commit.oid
+
+
+def refuse_secrets(folder: Path, names: Iterable[str]) -> None:
+    """Raises ValueError for a text file that holds a token of the Hub: models of earlier versions recorded all flags,
+    and a note of your own may hold one too."""
+    for name in names:
+        path = folder / name
+        if path.suffix in (".json", ".md", ".txt", ".yaml", ".yml", ".jsonl", ".csv", ".py") and path.exists():
+            with path.open("rb") as file:
+                if any(TOKEN.search(line) for line in file):
+                    raise ValueError(f"{path} holds what looks like a token of the Hub. Remove it there; nothing was sent.")
 
 
 def one_line(error: Exception) -> str:

@@ -24,7 +24,10 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
+from ..training.saving import check_replaceable, replace_folder
+
 STATIC = Path(__file__).parent / "web"
+MARKER = "page.json"  # what every page of this command holds
 RUNTIME_VERSION = "1.30.0"
 RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -95,7 +98,7 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
         raise ValueError("This model stretches pictures (pad_square is False); the page pads them to a square.")
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
-    (output / "page.json").write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
+    (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}
     lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
     (output / "README.md").write_text(f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n")
@@ -125,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", default="site", help="folder of the page (default: %(default)s)")
     add("--int8", action="store_true", help="take the graphs with int8 weights: a quarter of the download")
     add("--title", default="Who is in the picture?", help="(default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace a folder that is there")
+    add("--overwrite", action="store_true", help="replace a page that an earlier run wrote")
     add("--onnxruntime_web", metavar="PATH", help="onnxruntime-web's dist/ or .tgz, where there is no network")
     add("--serve", nargs="?", type=int, const=8000, metavar="PORT", help="serve it here afterwards (PORT: 8000)")
     return parser
@@ -139,17 +142,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.serve is not None and not 0 <= args.serve <= 65_535:
             raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
         if args.onnx:
-            if output.exists() and not args.overwrite:
-                raise ValueError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
+            check_replaceable(output, MARKER, args.overwrite)
             with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
                 unfinished = Path(work, "site")
                 unfinished.mkdir()
                 build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
-                if output.exists():
-                    shutil.rmtree(output)
-                os.replace(unfinished, output)
+                replace_folder(unfinished, output, MARKER)
             print(f"Written: {output}/")
-        elif not (output / "page.json").exists():
+        elif not (output / MARKER).exists():
             raise ValueError(f"{output} holds no page: build it with --onnx first.")
         if args.serve is not None:
             with page_server(output, args.serve) as server:

@@ -69,11 +69,8 @@ def read_tag_vocabulary(dataset: str) -> list[str]:
     Raises:
         ValueError: the folder (or Hub data set) has no usable `tags.json`.
     """
-    path = Path(dataset) / "tags.json"
     try:
-        if not Path(dataset).is_dir():
-            path = Path(hf_hub_download(dataset, "tags.json", repo_type="dataset"))
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_dataset_json(dataset, "tags.json")
         entries = sorted(entries, key=lambda entry: -entry["posts"])  # stable: equal counts stay as they are written
         return [entry["tag"] for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -81,6 +78,23 @@ def read_tag_vocabulary(dataset: str) -> list[str]:
             f"Data set {dataset!r} needs a tags.json, a list of {{'tag', 'posts', 'score'}}: "
             f"{type(error).__name__}: {error}. Build it with `python -m dataset_scripts.build_danmul`."
         ) from error
+
+
+def read_dataset_json(dataset: str, name: str):
+    """A JSON file of a data set, in its folder or on the Hub. Raises OSError or ValueError."""
+    path = Path(dataset, name) if Path(dataset).is_dir() else Path(hf_hub_download(dataset, name, repo_type="dataset"))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def describe_dataset(dataset: str) -> dict:
+    """What the card of a model says of its data: `{"source", "drawn", "posts", "splits", "ratings", "rules"}`, from
+    build.json; {} where the data set has none."""
+    try:
+        build = read_dataset_json(dataset, "build.json")
+        counts = {name: build["counts"][name] for name in ("posts", "splits", "ratings")}
+        return {"source": build["source"], "drawn": build.get("drawn", False), **counts, "rules": build["rules"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def read_characters(rows: Dataset | IterableDataset) -> list[str]:

@@ -1,13 +1,11 @@
 """Pixels: decoding at the size that is needed, and colour jitter as one matrix per image."""
 
-import io
-
 import numpy as np
 import simplejpeg
 import torch
 from PIL import Image as PILImage
 
-from ..processing_mfdn import to_rgb
+from ..image_reading_mfdn import open_picture, to_rgb
 
 LUMINANCE = np.array([0.2989, 0.587, 0.114])  # of R, G, B, as torchvision
 RGB_TO_YIQ = np.array([LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -34,7 +32,7 @@ def decode_image(encoded: bytes, min_side: int | None = None) -> PILImage.Image:
                 return PILImage.fromarray(simplejpeg.decode_jpeg(encoded, "RGB", **side))
         except ValueError:
             pass  # simplejpeg refuses what libjpeg only warns of; what Pillow refuses too is an error
-    image = PILImage.open(io.BytesIO(encoded))
+    image = open_picture(encoded)
     if min_side:
         image.draft("RGB", (min_side, min_side))  # the same scaled decode, for JPEG; does nothing for other formats
     image.load()

@@ -1,5 +1,10 @@
 """What a run starts from: sizes of the model, and recipes, which are flags that differ from the paper's."""
 
+import argparse
+from collections.abc import Iterable, Sequence
+
+from .saving import public_name
+
 MODEL_SIZES = {
     "large": {},  # MFDNConfig() is the paper, §IV: 588 M parameters
     "small": {
@@ -53,3 +58,29 @@ BOTH_ENDS_RECIPE = {
 }
 
 RECIPES = {"paper": {}, "quick": QUICK_RECIPE, "both_ends": BOTH_ENDS_RECIPE}
+
+# Flags of transformers.TrainingArguments that say how a model was trained. Only these, our own, and none else are
+# written beside the weights: others hold tokens, addresses and folders.
+TRAINER_FLAGS = {
+    "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "max_grad_norm", "num_train_epochs", "max_steps", "warmup_steps", "label_smoothing_factor", "seed", "data_seed",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "bf16", "fp16", "tf32", "use_cpu", "torch_compile", "eval_strategy", "eval_steps",
+    "save_strategy", "save_steps", "logging_steps", "dataloader_num_workers", "dataloader_persistent_workers",
+    "load_best_model_at_end", "metric_for_best_model", "disable_tqdm",
+}  # fmt: skip
+FOLDER_FLAGS = {"dataset", "vision_weights"}
+
+
+def recorded_flags(parser: argparse.ArgumentParser, argv: Sequence[str], own_flags: Iterable[str]) -> list[str]:
+    """The flags of a command line that may be read by everybody, in the parser's order: our own and `TRAINER_FLAGS`;
+    folders by their last part."""
+    for action in parser._actions:  # then only what was asked for is in the namespace
+        action.default = argparse.SUPPRESS
+    given = vars(parser.parse_args(list(argv)))
+    found = []
+    for name in given.keys() & (set(own_flags) | TRAINER_FLAGS):
+        values = given[name] if isinstance(given[name], list) else [given[name]]
+        found.append([f"--{name}", *(public_name(str(v)) if name in FOLDER_FLAGS else str(v) for v in values)])
+    order = {name: place for place, name in enumerate(given)}
+    return [word for flag in sorted(found, key=lambda flag: order[flag[0][2:]]) for word in flag]
