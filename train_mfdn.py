@@ -351,8 +351,8 @@ def main(argv: list[str] | None = None) -> dict:
     check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
     use_all_cores(args.world_size)
     set_seed(args.seed)
-    # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end. And it writes
-    # its arguments into every checkpoint, where a token has no business.
+    # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end. And it
+    # writes its arguments into every checkpoint, where a token has no business.
     push_to_hub, args.push_to_hub, token, args.hub_token = args.push_to_hub, False, args.hub_token, None
 
     # ------------------------------------------------------------------ data

@@ -1,6 +1,7 @@
 """`mfdn-tag`: what is written where, what is left alone, and what a broken picture costs."""
 
 import csv
+import hashlib
 import json
 
 import pytest
@@ -65,6 +66,38 @@ def test_what_is_there_is_left_alone_replaced_or_added_to(folder, model):
     assert (folder / "a.txt").read_text() == "my tag, Long hair, hatsune miku, >_<\n"  # no doubles
     run(folder, model, "--overwrite", "--no_characters")
     assert (folder / "a.txt").read_text() == "long_hair, >_<\n"
+
+
+def test_nothing_is_written_through_a_link_and_no_long_name_is_too_long(folder, model, tmp_path):
+    """Whatever somebody laid in the folder under the names that are written for a moment."""
+    (tmp_path / "precious").write_text("mine")
+    long_name = "n" * 250
+    Image.new("RGB", (9, 9)).save(folder / f"{long_name}.png")
+    run(folder, model)
+    captions = sorted(folder.rglob("*.txt"))
+    assert folder / f"{long_name}.txt" in captions and len(captions) == 4
+    for path in captions:
+        path.unlink()
+    for path in captions:  # every name that was ever used, by hash or by suffix
+        short = hashlib.sha256(path.name.encode()).hexdigest()[:16]
+        for name in (f".{short}.tmp", f"{path.name}.tmp"):
+            if len(name) < 255:
+                path.with_name(name).symlink_to(tmp_path / "precious")
+    run(folder, model)
+    assert all(path.read_text() == "hatsune_miku, long_hair, >_<\n" for path in captions)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_spreadsheet_runs_no_file_name(tmp_path, model):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / "=cmd|' calc'!A0.png")
+    Image.new("RGB", (9, 9)).save(pictures / "a.png")
+    assert run(pictures, model, "--format", "csv", "--spreadsheet") == 0
+    rows = list(csv.DictReader((pictures / "tags.csv").open(encoding="utf-8")))
+    assert [row["file"] for row in rows] == ["'=cmd|' calc'!A0.png", "a.png"]
+    assert run(pictures, model, "--format", "csv", "--overwrite") == 0, "on request only"
+    assert "\n=cmd" in (pictures / "tags.csv").read_text()
 
 
 def test_tags_are_excluded_replaced_put_first_and_spelled(folder, model):

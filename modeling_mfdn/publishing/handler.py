@@ -49,7 +49,8 @@ class EndpointHandler:
 
 
 def to_picture(inputs: Any) -> Any:
-    """The picture that was sent, as bytes or a PIL picture. Never a path or an address: the endpoint's disk and network are not the caller's.
+    """The picture that was sent, as bytes or a PIL picture. Never a path or an address: the endpoint's disk and
+    network are not the caller's.
 
     Raises:
         ValueError: neither bytes, base64 nor a picture.

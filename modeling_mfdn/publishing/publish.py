@@ -44,7 +44,8 @@ def publish_model(folder: str | Path, repository: str, dataset_id: str | None = 
     for fact in missing_facts(folder):
         print(f"warning: {fact}", file=sys.stderr)
     if options.get("dry_run"):
-        options["rewritten"] = {name: len(text.encode()) for name, text in hub_files(folder, repository, dataset_id).items()}
+        files = hub_files(folder, repository, dataset_id)
+        options["rewritten"] = {name: len(text.encode()) for name, text in files.items()}
     else:
         write_hub_files(folder, model_id=repository, dataset_id=dataset_id)
     # Weights in another number of shards would stay beside the new ones.
@@ -133,7 +134,9 @@ def refuse_secrets(folder: Path, names: Iterable[str]) -> None:
         if path.suffix in (".json", ".md", ".txt", ".yaml", ".yml", ".jsonl", ".csv", ".py") and path.exists():
             with path.open("rb") as file:
                 if any(TOKEN.search(line) for line in file):
-                    raise ValueError(f"{path} holds what looks like a token of the Hub. Remove it there; nothing was sent.")
+                    raise ValueError(
+                        f"{path} holds what looks like a token of the Hub. Remove it there; nothing was sent."
+                    )
 
 
 def one_line(error: Exception) -> str:

@@ -3,8 +3,11 @@
 import argparse
 import csv
 import json
-import os
 from pathlib import Path
+
+from ..training.saving import write_whole
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def sidecar(path: Path, format: str) -> Path:
@@ -64,9 +67,7 @@ def write_sidecar(path: Path, characters: list, tags: list, options: argparse.Na
             known.add(plain(as_hint(name)))
             words.append(f"{name}:{value:.2f}" if options.scores and value is not None else name)
     separator = "\n" if options.format == "hydrus" else ", "
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(separator.join(words) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, separator.join(words) + "\n")
 
 
 def record(name: str, characters: list, tags: list, options: argparse.Namespace) -> dict:
@@ -93,10 +94,17 @@ def finished_records(path: Path) -> dict[str, dict]:
     return found
 
 
-def write_csv(path: Path, records: list[dict]) -> None:
-    """One row a picture; lists become text with spaces between tags, which hold none, or ", " with --spaces."""
+def write_csv(path: Path, records: list[dict], spreadsheet: bool = False) -> None:
+    """One row a picture; lists become text with spaces between tags, which hold none, or ", " with --spaces.
+
+    Args:
+        spreadsheet: cells that a spreadsheet would run as a formula, such as `=cmd|...` in a file name, get a ' before.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]) if records else ["file", "characters", "tags"])
         writer.writeheader()
         for entry in records:
-            writer.writerow({k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in entry.items()})
+            cells = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in entry.items()}
+            if spreadsheet:
+                cells = {k: f"'{v}" if str(v).startswith(FORMULA) else v for k, v in cells.items()}
+            writer.writerow(cells)

@@ -9,7 +9,6 @@ pictures are named at the end and cost nothing else.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
+from ..training.saving import whole_file
 from .tag_files import (
     as_hint,
     chosen,
@@ -57,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace what is there")
     add("--append", action="store_true", help="keep the tags of a sidecar and add new ones (txt, hydrus)")
     add("--scores", action="store_true", help="scores too: tag:0.93 in text, numbers in jsonl and csv")
+    add("--spreadsheet", action="store_true",
+        help="csv for a spreadsheet: a ' before cells that it would take for a formula (= + - @)")  # fmt: skip
     add = parser.add_argument_group("which tags").add_argument
     add("--tag_threshold", type=score, help="score in [0, 1] (default: those stored with the model)")
     add("--character_threshold", type=score, default=0.5, help="score in [0, 1]; above 0.5 one at most (default: 0.5)")
@@ -147,6 +149,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError("--append adds to sidecars: it goes with --format txt or hydrus.")
     if options.output and not in_one_file:
         raise ValueError(f"--output names the file of jsonl and csv; {options.format} goes beside the pictures.")
+    if options.spreadsheet and options.format != "csv":
+        raise ValueError("--spreadsheet goes with --format csv.")
     if options.append and options.overwrite:
         raise ValueError("--append keeps what is there, --overwrite does not: choose one.")
     if bad := [entry for entry in options.replace if "=" not in entry]:
@@ -216,12 +220,12 @@ def tag_folder(options: argparse.Namespace) -> dict[str, str]:
             log.close()
     if in_one_file:
         records = [done[names[path]] for path in paths if names[path] in done]
-        whole = progress.with_name(f"{progress.name}.tmp")
-        if options.format == "csv":
-            write_csv(whole, records)
-        else:
-            whole.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in records), encoding="utf-8")
-        os.replace(whole, output)
+        with whole_file(output) as unfinished:
+            if options.format == "csv":
+                write_csv(unfinished, records, options.spreadsheet)
+            else:
+                text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
+                unfinished.write_text(text, encoding="utf-8")
         progress.unlink()
     return problems
 
