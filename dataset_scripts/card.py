@@ -8,6 +8,9 @@ from pathlib import Path
 from dataset_scripts.dataset_statistics import SPECIAL_TOKENS, table_1_markdown
 from dataset_scripts.split_posts import SPLITS
 
+MAX_TEXT = 200  # characters of anything that is not ours
+RATINGS = 20  # kinds that are shown: image boards have five
+
 
 def size_category(num_posts: int) -> str:
     """The Hub's name for the size of a data set."""
@@ -25,6 +28,11 @@ def fingerprint(build: dict) -> str:
     return hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest()[:16]
 
 
+def plain(text: str) -> str:
+    """Untrusted text for Markdown: no line breaks, no markup, no HTML, and not endless."""
+    return "".join(c for c in " ".join(str(text).split()) if c.isprintable() and c not in "`|<>[]{}*\\")[:MAX_TEXT]
+
+
 def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
     """README.md: the YAML that `load_dataset` reads, then the numbers. No class names: see danmul_schema.
 
@@ -39,21 +47,29 @@ def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
     split = "Per character n\\*7//10 train, n//4 test, the rest validation, by a hash of the post id"
     if "like" in options:
         split = (
-            f"Further posts of the characters of `{options['like']}`, none of that data set's own, to measure models "
-            "that were trained there. Per character n\\*2//7 validation, the rest test, by a hash of the post id"
+            f"Further posts of the characters of `{plain(options['like'])}`, none of that data set's own, to measure "
+            "models that were trained there. Per character n\\*2//7 validation, the rest test, by a hash of the post id"
         )
+    drawn = build.get("drawn", False)
+    rights = (
+        "The images were drawn by this project's program, `dataset_scripts.mini_booru`; Apache-2.0, as the program."
+        if drawn
+        else "The images belong to their artists; the licence of each is that of its source, and whoever publishes "
+        "this folder has to make sure that she may."
+    )
     filled = [name for name in SPLITS if counts["splits"][name]]  # `load_dataset` cannot build a split without posts
     data_files = "\n".join(f'  - split: {name}\n    path: "data/{name}-*.parquet"' for name in filled)
     rules = "\n".join(
-        f"| {rule['rule']} | {rule['posts_dropped']:,} | {rule['posts_after']:,} | {rule['characters_after']:,} "
-        f"| {rule['tags_dropped']:,} | {rule['tags_after']:,} |"
+        f"| {plain(rule['rule'])} | {rule['posts_dropped']:,} | {rule['posts_after']:,} "
+        f"| {rule['characters_after']:,} | {rule['tags_dropped']:,} | {rule['tags_after']:,} |"
         for rule in build["rules"]
     )
     broken = ", ".join(f"{entry['count']:,} {reason}" for reason, entry in build["images"].items()) or "none"
-    ratings = ", ".join(f"`{rating}` {number:,}" for rating, number in counts["ratings"].items())
+    shown = list(counts["ratings"].items())[:RATINGS]
+    ratings = ", ".join(f"`{plain(rating)}` {number:,}" for rating, number in shown)
     return f"""---
 pretty_name: "Dan:mul"
-license: other
+license: {"apache-2.0" if drawn else "other"}
 task_categories:
 - image-classification
 size_categories:
@@ -75,7 +91,7 @@ configs:
 
 {counts["posts"]:,} images of {counts["characters"]:,} characters with {counts["tags"]:,} general tags, built by the
 rules of *Anime Character Identification and Tag Prediction by Multimodality Modeling: Dataset and Model* (§III) from
-`{Path(build["source"]).name}` ({build["metadata"]["format"]} metadata).
+`{plain(Path(build["source"]).name)}` ({build["metadata"]["format"]} metadata).
 
 ```python
 from datasets import load_dataset
@@ -117,8 +133,7 @@ Images: {broken}. Malformed metadata lines skipped: {build["metadata"]["bad_line
 ## Ratings and licence
 Ratings: {ratings}. Dumps from before 2022 rate `s` safe, later ones `g` general and `s` sensitive; nothing is filtered
 by rating unless the options say so; look at `rating` before you show pictures to anyone. Many characters are minors or
-drawn as such: pictures of rating `q` and `e` do not belong into a model or a demonstration. The images belong to their
-artists; the licence of each is that of its source, and whoever publishes this folder has to make sure that she may.
+drawn as such: pictures of rating `q` and `e` do not belong into a model or a demonstration. {rights}
 
 ## Known problems
 - Tags and characters are written by volunteers: incomplete, sometimes wrong, and more complete for popular series.

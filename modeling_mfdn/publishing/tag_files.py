@@ -98,7 +98,7 @@ def write_csv(path: Path, records: list[dict], spreadsheet: bool = False) -> Non
     """One row a picture; lists become text with spaces between tags, which hold none, or ", " with --spaces.
 
     Args:
-        spreadsheet: cells that a spreadsheet would run as a formula, such as `=cmd|...` in a file name, get a ' before.
+        spreadsheet: cells that a spreadsheet would run as a formula, such as a file name `=cmd|...`, get a ' before.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]) if records else ["file", "characters", "tags"])
