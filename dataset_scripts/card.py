@@ -48,7 +48,7 @@ def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
     if "like" in options:
         split = (
             f"Further posts of the characters of `{plain(options['like'])}`, none of that data set's own, to measure "
-            "models that were trained there. Per character n\\*2//7 validation, the rest test, by a hash of the post id"
+            "models trained there. Per character n\\*2//7 validation, the rest test, by a hash of the post id"
         )
     drawn = build.get("drawn", False)
     rights = (

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..training.saving import write_whole
+from ..training.terminal import command_line
 from .paper_tables import WEIGHTS, ablations, comparisons, markdown, table_4, table_5, table_6
 from .run_results import (
     COMPARED,
@@ -236,20 +237,15 @@ def run_row(row: Experiment, seed: int, args: argparse.Namespace) -> bool:
     return True
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0, 1 when a run failed (the others ran), 2 for a command that makes no sense."""
     args = build_parser().parse_args(argv)
-    try:
-        runs = planned_runs(args.tables, args.only, args.seeds)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = planned_runs(args.tables, args.only, args.seeds)
     if importlib.util.find_spec("scipy") is None:
-        print("error: the comparisons at the end need scipy: pip install 'mfdn[paper]'", file=sys.stderr)
-        return 2
+        raise ModuleNotFoundError("the comparisons at the end need scipy: pip install 'mfdn[paper]'")
     if args.jobs < 1:
-        print(f"error: --jobs is the number of runs side by side, at least 1, not {args.jobs}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--jobs is the number of runs side by side, at least 1, not {args.jobs}")
     if not args.dafre and any(row.on_dafre for row, _ in runs):
         print("Rows trained on DAF:re are left out: --dafre names no folder.")
         runs = [(row, seed) for row, seed in runs if not row.on_dafre]

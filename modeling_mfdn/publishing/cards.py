@@ -8,7 +8,6 @@ train_mfdn.py and evaluate_mfdn.py write the card by themselves. A README.md of 
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 import yaml
@@ -16,6 +15,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from safetensors import safe_open
 
 from ..training.saving import write_whole
+from ..training.terminal import command_line
 
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
@@ -284,6 +284,7 @@ def read_json(path: Path) -> dict:
         return {}
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 2 after an error of the input, in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -291,11 +292,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model_id", help="what the snippets load (default: the folder's name)")
     parser.add_argument("--dataset_id", help="the data set on the Hub")
     args = parser.parse_args(argv)
-    try:
-        written = write_hub_files(args.folder, args.model_id, args.dataset_id)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    written = write_hub_files(args.folder, args.model_id, args.dataset_id)
     print(f"{args.folder}/README.md " + ("is written" if written else "is your own text and was left alone"))
     return 0
 

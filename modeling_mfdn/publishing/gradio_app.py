@@ -4,12 +4,12 @@
 """
 
 import argparse
-import sys
 from typing import Any
 
 from transformers import AutoModelForImageClassification
 
 from modeling_mfdn import MFDNPipeline, MFDNProcessor
+from modeling_mfdn.training.terminal import command_line
 
 
 def name_picture(tagger: Any, picture: Any, hints: list[str] | None, threshold: float) -> tuple[dict, dict, str]:
@@ -67,6 +67,7 @@ def build_app(tagger: Any):
     return app
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 2 without gradio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,8 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         app = build_app(MFDNPipeline(model=model, processor=MFDNProcessor.from_pretrained(args.model)))
     except ImportError as error:
-        print(f"error: {error}. Run: pip install 'mfdn[gradio]'", file=sys.stderr)
-        return 2
+        raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[gradio]'") from error
     app.launch(server_name="127.0.0.1", server_port=args.port)
     return 0
 

@@ -16,7 +16,6 @@ import argparse
 import csv
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .. import MFDNProcessor
 from ..modeling_mfdn import VisibleTags
 from ..training.saving import check_replaceable, replace_folder
+from ..training.terminal import command_line
 
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
@@ -302,23 +302,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 2 after an error, in one sentence."""
     args = build_parser().parse_args(argv)
     output = Path(args.output)
+    check_replaceable(output, MARKER, args.overwrite)
     try:
-        check_replaceable(output, MARKER, args.overwrite)
         with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
             unfinished = Path(work, "onnx")
             unfinished.mkdir()
             report = export(args.model, unfinished, args.int8, args.dataset, args.split)
             replace_folder(unfinished, output, MARKER)
     except ModuleNotFoundError as error:
-        print(f"error: {error}. Run: pip install 'mfdn[onnx]'", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[onnx]'") from error
     print(json.dumps(report["graphs"], indent=2))
     print(f"Written: {output}/")
     return 0

@@ -20,6 +20,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
+from ..training.terminal import command_line
 from .cards import hub_files, missing_facts, write_hub_files
 
 MODEL_FILES = ("config.json", "processor_config.json", "tokenizer.json")
@@ -139,10 +140,6 @@ def refuse_secrets(folder: Path, names: Iterable[str]) -> None:
                     )
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -157,6 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 2 after an error, in one sentence."""
     args = vars(build_parser().parse_args(argv))
@@ -169,12 +167,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--dataset_id is of a model; a data set is its own.")
         else:
             publish_dataset(folder, repository, **args)
-    except HTTPError as error:  # HTTPError of the Hub is an OSError too: this one first
-        print(f"error: {one_line(error)} Nothing is half-published: run the same command again.", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    except HTTPError as error:
+        raise OSError(f"{error} Nothing is half-published: run the same command again.") from error
     return 0
 
 

@@ -20,6 +20,7 @@ from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
 from ..training.saving import whole_file
+from ..training.terminal import command_line, printable
 from .tag_files import (
     as_hint,
     chosen,
@@ -230,15 +231,12 @@ def tag_folder(options: argparse.Namespace) -> dict[str, str]:
     return problems
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 1 when pictures could not be read (the others are done); 2 after an error of the input, in one sentence."""
-    try:
-        problems = tag_folder(build_parser().parse_args(argv))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    problems = tag_folder(build_parser().parse_args(argv))
     for name, problem in problems.items():
-        print(f"not read: {name!r}: {problem}", file=sys.stderr)
+        print(f"not read: {name!r}: {printable(problem)}", file=sys.stderr)
     if problems:
         print(f"{len(problems):,} pictures could not be read; all others are done.", file=sys.stderr)
     return int(bool(problems))

@@ -14,10 +14,10 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
 import urllib.request
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,7 @@ from pathlib import Path
 from huggingface_hub.constants import HF_HOME
 
 from ..training.saving import check_replaceable, replace_folder
+from ..training.terminal import command_line
 
 STATIC = Path(__file__).parent / "web"
 MARKER = "page.json"  # what every page of this command holds
@@ -134,32 +135,32 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """0; 2 after an error, in one sentence."""
     args = build_parser().parse_args(argv)
     output = Path(args.output)
-    try:
-        if args.serve is not None and not 0 <= args.serve <= 65_535:
-            raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
-        if args.onnx:
-            check_replaceable(output, MARKER, args.overwrite)
-            with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
-                unfinished = Path(work, "site")
-                unfinished.mkdir()
-                build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
-                replace_folder(unfinished, output, MARKER)
-            print(f"Written: {output}/")
-        elif not (output / MARKER).exists():
-            raise ValueError(f"{output} holds no page: build it with --onnx first.")
-        if args.serve is not None:
-            with page_server(output, args.serve) as server:
-                print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)", flush=True)
+    if args.serve is not None and not 0 <= args.serve <= 65_535:
+        raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
+    is_page = (output / MARKER).exists()
+    # Of a page that is there, --serve asks no more than to be shown it.
+    if args.onnx and not (is_page and args.serve is not None and not args.overwrite):
+        check_replaceable(output, MARKER, args.overwrite)
+        with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
+            unfinished = Path(work, "site")
+            unfinished.mkdir()
+            build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
+            replace_folder(unfinished, output, MARKER)
+        print(f"Written: {output}/")
+    elif args.onnx:
+        print(f"{output} is there already and is served as it is; --overwrite builds it anew.")
+    elif not is_page:
+        raise ValueError(f"{output} holds no page: build it with --onnx first.")
+    if args.serve is not None:
+        with page_server(output, args.serve) as server:
+            print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)", flush=True)
+            with suppress(KeyboardInterrupt):
                 server.serve_forever()
-    except KeyboardInterrupt:
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     return 0
 
 
