@@ -14,7 +14,7 @@ def printable(text: object) -> str:
 
 def command_line(main: Callable) -> Callable:
     """A `main(argv)` that returns an exit code, for people: what it raises for their input (ValueError, OSError) is
-    one sentence and 2, a missing package 2 and its name, Ctrl-C 130. What it cannot show it escapes instead of dying."""
+    one sentence and 2, a missing package 2 and its name, Ctrl-C 130. What it cannot show is escaped: it never dies."""
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
