@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dataset_scripts.build import build
 from dataset_scripts.build_options import build_parser
+from dataset_scripts.card import fingerprint
 from dataset_scripts.danmul_folder import build_options, read_record
 from dataset_scripts.executors import open_executor
 from dataset_scripts.split_posts import SPLITS
@@ -64,6 +64,11 @@ class DanMul(datasets.ArrowBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=self.config.description)  # the shards know their features
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.folder = Path(os.path.abspath(self.config.output or self.config.name))  # wherever the program goes next
+        self.source = self.config.source and os.path.abspath(self.config.source)
+
     def build_folder(self) -> Path:
         """The folder, built now unless one with the same options is there.
 
@@ -71,14 +76,14 @@ class DanMul(datasets.ArrowBasedBuilder):
             ValueError: no source; a folder that was built with other options.
             FileNotFoundError: "danshare" without its share.
         """
-        config, folder = self.config, Path(self.config.output or self.config.name)
+        config, folder = self.config, self.folder
         if config.name.startswith("danshare"):
             if not any(folder.glob("share/test-*.parquet")):
                 raise FileNotFoundError(f"{folder} has no share/: run python -m dataset_scripts.build_danshare first.")
             return folder
-        if config.source is None:
+        if self.source is None:
             raise ValueError("Expected the folder of a dump: DanMul(..., source=DUMP).")
-        argv = ["--source", config.source, "--output", str(folder), "--workers", str(config.workers), *config.options]
+        argv = ["--source", self.source, "--output", str(folder), "--workers", str(config.workers), *config.options]
         options = build_parser().parse_args(argv)
         if (folder / "build.json").is_file():
             found = read_record(folder)["options"]
@@ -90,16 +95,30 @@ class DanMul(datasets.ArrowBasedBuilder):
             build(options, executor)
         return folder
 
-    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+    def loader(self) -> datasets.DatasetBuilder:
+        """What reads the shards of the folder. Its cache goes by their paths, their times and their content: never by
+        the names that a configuration was given, which mean other data in another project or after a rebuild."""
         folder = self.build_folder()
         part = "share" if self.config.name.startswith("danshare") else "data"
-        files = {name: sorted(map(str, (folder / part).glob(f"{name}-*.parquet"))) for name in SPLITS}
-        return [datasets.SplitGenerator(name, gen_kwargs={"files": paths}) for name, paths in files.items() if paths]
+        files = {name: sorted((folder / part).glob(f"{name}-*.parquet")) for name in SPLITS}
+        return datasets.load_dataset_builder(
+            "parquet",
+            name=f"{self.config.name}-{fingerprint(read_record(folder))}",
+            # Escaped: `out[v1]` is the name of a folder here and no pattern.
+            data_files={name: [glob.escape(str(path)) for path in paths] for name, paths in files.items() if paths},
+            cache_dir=self._cache_dir_root,
+        )
 
-    def _generate_tables(self, files: list[str]) -> Iterator[tuple[tuple[int, int], pa.Table]]:
-        for number, path in enumerate(files):
-            file = pq.ParquetFile(path)
-            if self.info.features is None:
-                self.info.features = datasets.Features.from_arrow_schema(file.schema_arrow)
-            for group in range(file.num_row_groups):
-                yield (number, group), file.read_row_group(group)
+    def download_and_prepare(self, *args, **options) -> None:
+        """Build the folder where it is not there yet, and make its shards ready for `as_dataset`."""
+        loader = self.loader()
+        loader.download_and_prepare(*args, **options)
+        self.info = loader.info
+
+    def as_dataset(self, *args, **options) -> datasets.Dataset | datasets.DatasetDict:
+        """The data set, or a split of it, after [`DanMul.download_and_prepare`]."""
+        return self.loader().as_dataset(*args, **options)
+
+    def as_streaming_dataset(self, *args, **options) -> datasets.IterableDataset | datasets.IterableDatasetDict:
+        """The same row by row from the folder itself, without a copy."""
+        return self.loader().as_streaming_dataset(*args, **options)

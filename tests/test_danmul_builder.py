@@ -42,6 +42,28 @@ def test_builder_builds_the_folder_and_gives_it(dump, tmp_path):
     assert rows[0]["image"].size == (8, 8)
 
 
+def test_the_same_names_in_another_project_and_after_a_rebuild_are_other_data(tmp_path, monkeypatch):
+    found = []
+    for project in ("one", "two"):
+        write_dump(tmp_path / project / "dump", [Post(i, [project], ["x", "y"]) for i in range(1, 21)])
+        monkeypatch.chdir(tmp_path / project)
+        builder = make("danmul", tmp_path, source="dump", output="out[v1]")
+        monkeypatch.chdir(tmp_path)  # the builder stays with the project that it was made in
+        builder.download_and_prepare()
+        found.append(builder.as_dataset("train").features["character"].names)
+        assert len(list(builder.as_streaming_dataset("train"))) == len(builder.as_dataset("train"))
+    assert found == [["one"], ["two"]]
+    folder = tmp_path / "two" / "out[v1]"
+    times = {path: path.stat().st_mtime_ns for path in (folder / "data").iterdir()}
+    dump = write_dump(tmp_path / "three" / "dump", [Post(i, ["three"], ["x", "y"]) for i in range(1, 21)])
+    assert build(dump, folder, "--overwrite") == 0
+    for path, time_ns in times.items():
+        os.utime(path, ns=(time_ns, time_ns))  # as an archive or rsync may leave them
+    builder.download_and_prepare()
+    assert builder.as_dataset("train").features["character"].names == ["three"]
+    assert builder.info.features["character"].names == ["three"]
+
+
 def test_two_processes_prepare_the_same(dump, tmp_path):
     options = {"source": str(dump), "output": str(tmp_path / "danmul"), "options": ("--shard_size_mb", "0.02")}
     make("danmul", tmp_path, **options).download_and_prepare(num_proc=2)
