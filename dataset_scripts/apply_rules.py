@@ -11,9 +11,17 @@ import numpy as np
 from dataset_scripts import select_posts as rules
 from dataset_scripts.posts import Parsed, PostsTable
 from dataset_scripts.split_posts import hash_ids
+from dataset_scripts.terminal import printable
 
 PAPER_TAGS = 25_404
 EXAMPLES = 20  # of what a rule dropped, for build.json
+CHARACTER_SPELLING, TAG_SPELLING = "character_spelling", "tag_spelling"
+
+SHOWN_NAMES, SHOWN_CHARACTERS = 5, 60
+EXPECTED = {
+    "tag": "small letters without spaces or controls, and no name of a special token such as [mask]",
+    "character": "names without line breaks, controls or bytes that are no text",
+}
 
 
 @dataclass
@@ -119,6 +127,16 @@ def format_rules(counts: list[RuleCount]) -> str:
     return "\n".join(lines)
 
 
+def print_misspelt(counts: list[RuleCount]) -> None:
+    """The first names that were dropped for their spelling: perhaps the dump only needs underscores."""
+    for rule in counts:
+        if rule.rule in (CHARACTER_SPELLING, TAG_SPELLING):
+            kind = "tag" if rule.rule == TAG_SPELLING else "character"
+            names = dict.fromkeys(example[kind] for example in rule.examples)
+            shown = ", ".join(f"'{printable(name)[:SHOWN_CHARACTERS]}'" for name in list(names)[:SHOWN_NAMES])
+            print(f"{rule.rule}: expected {EXPECTED[kind]}; among the dropped {kind}s are {shown}")
+
+
 def apply_post_rules(selection: Selection, image_ids: np.ndarray, options: argparse.Namespace) -> int:
     """The rules over posts that need no image file. Returns the number of ids whose records differ."""
     selection.drop_posts("has_image", rules.posts_without_image(selection.posts, image_ids))
@@ -127,6 +145,9 @@ def apply_post_rules(selection: Selection, image_ids: np.ndarray, options: argpa
     if options.drop_deleted:
         selection.drop_posts("not_deleted", rules.deleted_posts(selection.posts))
     selection.drop_posts("single_character", rules.posts_not_of_one_character(selection.posts))
+    misspelt = rules.posts_of_misspelt_characters(selection.posts)
+    if misspelt.any():  # no rule of the paper, whose board has none of them: a row only where it does something
+        selection.drop_posts(CHARACTER_SPELLING, misspelt)
     duplicates, num_conflicts = rules.duplicate_posts(selection.posts)
     selection.drop_posts("unique_id", duplicates)
     return num_conflicts
@@ -137,6 +158,9 @@ def apply_tag_rules(
 ) -> tuple[np.ndarray, list[dict]]:
     """The rules over tags; with `known_tags` all others go instead. Returns Eq. 1 for every tag name, and how many
     tags each threshold would leave."""
+    misspelt = rules.misspelt_tags(selection.posts)
+    if misspelt[selection.posts.tag_codes].any():
+        selection.drop_tags(TAG_SPELLING, misspelt)
     if known_tags is not None:
         selection.drop_tags("known_tag", rules.unknown_tags(selection.posts, known_tags))
         return rules.tf_idf_sums(selection.posts, options.log_base), []

@@ -22,6 +22,7 @@ from dataset_scripts.apply_rules import (
     apply_tag_rules,
     format_rules,
     print_ladder,
+    print_misspelt,
     print_problems,
     refuse_problems,
 )
@@ -97,6 +98,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         selection.drop_posts("min_posts", rules.posts_of_rare_characters(selection.posts, options.min_posts))
     scores, ladder = apply_tag_rules(selection, options, like and like.tags)
     print(format_rules(selection.rules))
+    print_misspelt(selection.rules)
     print_problems(parsed, problems, num_conflicts, listing.num_ignored)
     if not like:
         print_ladder(scores, ladder)

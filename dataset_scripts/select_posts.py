@@ -20,6 +20,7 @@ from dataset_scripts.posts import PostsTable
 # symbol), `+1` (a signed number) and every tag with a character beyond ASCII. It also takes `...`, `!?` and acronyms
 # such as `s.w.a.t.`, which only a word list could tell from 's.m.s.'.
 EMOTICON_PATTERN = r"(?![+-]\d$)(?=.*[^A-Za-z0-9])(?!.*[A-Za-z0-9]{2})[\x21-\x7e]+"
+TOKEN_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of every tag tokenizer
 LOG_BASES = {"natural": math.e, "e": math.e, "2": 2.0, "10": 10.0}
 THRESHOLD_LADDER = (0.0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # of Eq. 1
 
@@ -108,6 +109,28 @@ def posts_of_unknown_characters(posts: PostsTable, known: Collection[str]) -> np
 def unknown_tags(posts: PostsTable, known: Collection[str]) -> np.ndarray:
     """Tags that are not among `known` names."""
     return np.array([name not in known for name in posts.tag_names], bool)
+
+
+def is_tag(name: str) -> bool:
+    """Whether training can have a tag of this spelling, as Danbooru's own all are: small letters, nothing that moves
+    a cursor or cannot be seen, no space, and not the name of a special token in any spelling that becomes it.
+
+    Printable means known to this Python, too: among the characters of a later Unicode are capitals.
+    """
+    if not name or not name.isprintable() or " " in name:
+        return False
+    return name == name.lower() and name.upper() not in TOKEN_NAMES
+
+
+def misspelt_tags(posts: PostsTable) -> np.ndarray:
+    """Tags that no vocabulary can hold. They are not respelt: `Long Hair` may or may not be meant as `long_hair`."""
+    return np.array([not is_tag(name) for name in posts.tag_names], bool)
+
+
+def posts_of_misspelt_characters(posts: PostsTable) -> np.ndarray:
+    """Posts of one character whose name is blank or has line breaks, controls or bytes that are no text in it."""
+    misspelt = np.array([not (name.isprintable() and name.strip()) for name in posts.character_names], bool)
+    return misspelt[posts.characters]
 
 
 def emoticon_tags(posts: PostsTable, pattern: str = EMOTICON_PATTERN) -> np.ndarray:

@@ -326,6 +326,19 @@ def test_rules_that_are_off_by_default(tmp_path):
     assert applied[1:4] == ["has_image", "ratings", "not_deleted"]
 
 
+def test_names_that_training_refuses_are_dropped_by_a_rule_that_names_them(tmp_path, capsys):
+    posts = [Post(i, ["alice"], ["hat", "[mask]", "Long Hair", "a\u2028b", "tab\there"]) for i in range(1, 21)]
+    posts += [Post(i, ["bob\x1b[2J"], ["hat", "bow"]) for i in range(21, 41)]
+    dump = write_dump(tmp_path / "dump", posts, "nested")
+    assert build(dump, tmp_path / "danmul", "--tfidf_threshold", "0") == 0
+    output = capsys.readouterr().out
+    assert "'Long Hair', '[mask]', 'a\\u2028b', 'tab\\there'" in output and "'bob\\x1b[2J'" in output
+    rules = {rule["rule"]: rule for rule in read_json(tmp_path / "danmul", "build")["rules"]}
+    assert rules["tag_spelling"]["tags_dropped"] == 4 and rules["character_spelling"]["posts_dropped"] == 20
+    assert [row["tag"] for row in read_json(tmp_path / "danmul", "tags")] == ["hat"]
+    assert [row["character"] for row in read_json(tmp_path / "danmul", "characters")] == ["alice"]
+
+
 def test_nothing_left_and_wrong_sources_are_explained(tmp_path, capsys):
     dump = write_dump(tmp_path / "dump", [Post(1, ["a"], ["x"])])
     output = ("--output", tmp_path / "danmul")

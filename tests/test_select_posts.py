@@ -1,6 +1,8 @@
 """The rules of paper §III.A one by one, on tables small enough to count by hand."""
 
 import math
+import random
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from dataset_scripts import select_posts as rules
 from dataset_scripts.apply_rules import Selection, format_rules
 from dataset_scripts.posts import NO_CHARACTER, SEVERAL_CHARACTERS, Codes, PostsTable
+from modeling_mfdn.tag_tokenizer import build_tag_tokenizer
 
 
 def table(*rows):
@@ -86,6 +89,42 @@ MEANINGFUL = """
 def test_emoticons_go_and_names_stay():
     posts = table((1, "a", EMOTICONS + MEANINGFUL + ["=_"]))
     assert names_of(posts, rules.emoticon_tags(posts)) == {*EMOTICONS, "=_"}
+
+
+MISSPELT = ["Long Hair", "", " ", "[MASK]", "[mask]", "[\u017fep]", "a\tb", "a\u2028b", "a\x85b", "a\x1cb", "\ufeffa"]
+MISSPELT += ["École", "İ", "ǅ", "a\x1b[2J", "a\u202eb", "caf\udce9", "a\u00a0b", "a, b", "\ua7cb"]
+
+
+def test_tags_that_training_refuses_and_no_others_are_misspelt():
+    posts = table((1, "a", EMOTICONS + MEANINGFUL + MISSPELT))
+    assert names_of(posts, rules.misspelt_tags(posts)) == set(MISSPELT)
+
+
+def misspelt_or_not(rng):
+    """Names of a few characters from where spelling is hard: white space, cases, marks, brackets, other planes."""
+    hard = ["[", "]", "mask", "PAD", "ſep", "unK", ",", " ", "\t", "\n", "\u2028", "\x1c", "ς", "Σ", "ß", "ẞ", "ŉ"]
+    hard += ["\u0307", "\u0345", "ᾳ", "ǅ", "K", "\u200d", "\udc80", "_", "a", "長", "🦊", "\U00010d50", "\ua7da", "Ⅷ"]
+    part = [lambda: rng.choice(hard), lambda: chr(rng.randrange(0x3000)), lambda: chr(rng.randrange(sys.maxunicode))]
+    return "".join(rng.choice(part)() for _ in range(rng.randint(0, 5)))
+
+
+@pytest.mark.parametrize("number", [3_000, pytest.param(300_000, marks=pytest.mark.slow)])
+def test_every_tag_that_the_builder_lets_through_is_one_to_the_tokenizer_of_training(number):
+    rng = random.Random(18)
+    names = {misspelt_or_not(rng) for _ in range(number)}
+    tags = sorted(filter(rules.is_tag, names))
+    assert len(tags) > number / 10 and len(names) - len(tags) > number / 10
+    tokenizer = build_tag_tokenizer(tags, max_tag_tokens=8)
+    for start in range(0, len(tags), 5):
+        part = tags[start : start + 5]
+        token_ids = tokenizer(", ".join(part), add_special_tokens=False)["input_ids"]
+        assert token_ids == tokenizer.convert_tokens_to_ids(part)
+
+
+def test_names_of_characters_are_lines_of_text():
+    names = ["Saber Alter", "帽子", "", "  ", "a\nb", "a\x1bb", "caf\udce9"]
+    posts = table(*((number, name, []) for number, name in enumerate(names)))
+    assert rules.posts_of_misspelt_characters(posts).tolist() == [False] * 2 + [True] * 5
 
 
 def test_emoticon_pattern_is_an_option():
