@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -34,6 +33,7 @@ from dataset_scripts.danmul_folder import (
     read_record,
     record_build,
     refuse_existing,
+    sibling,
     split_ids,
     work_folder,
     write_lists,
@@ -42,9 +42,11 @@ from dataset_scripts.dataset_statistics import table_1, table_1_markdown
 from dataset_scripts.find_dump import Dump, find_dump
 from dataset_scripts.list_images import ImageListing
 from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
+from dataset_scripts.records import BadLine
 from dataset_scripts.run_tasks import run
 from dataset_scripts.split_posts import SPLITS, assign_splits
 from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
+from dataset_scripts.terminal import printable
 from dataset_scripts.train_ready import expected_bytes
 from dataset_scripts.write_parquet import plan_shards, write_shard
 
@@ -65,7 +67,8 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     # 1. Read
     dump = find_dump(source, options.format)
-    print(dump.describe(), flush=True)
+    dump.check_images_folder(options.images)
+    print(printable(dump.describe()), flush=True)
     parsed = read_metadata(dump, options, executor)
     if options.split == "published" and not parsed.splits:
         raise ValueError(f"--split published expects a dump with a split, but {dump.format} has none: leave it out.")
@@ -191,17 +194,26 @@ def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | 
     progress = tqdm(run(parse, dump.tasks, executor), "reading metadata", len(dump.tasks), unit=" parts", disable=None)
     parsed = merge(progress)
     for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
-        print(f"{bad.file}:{bad.line}: {bad.reason}", file=sys.stderr)
+        print(printable(f"{bad.file}:{bad.line}: {bad.reason}"), file=sys.stderr)
     if len(parsed.bad_lines) > options.max_bad_share * parsed.num_records:
-        bad, rejects = parsed.bad_lines[0], f"{options.output}.rejects.jsonl"
-        if not options.dry_run:
-            write_rejects(Path(rejects), parsed.bad_lines)
+        bad = parsed.bad_lines[0]
         raise ValueError(
             f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} "
             f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
-            f"--max_bad_share.{'' if options.dry_run else f' All of them are in {rejects}.'}"
+            f"--max_bad_share.{'' if options.dry_run else write_all_rejects(options.output, parsed.bad_lines)}"
         )
     return parsed
+
+
+def write_all_rejects(output: str, bad_lines: list[BadLine]) -> str:
+    """Write all bad lines beside the output, and say where; to do so must not hide what is wrong with them."""
+    rejects = sibling(UPath(output), "rejects.jsonl")
+    try:
+        rejects.parent.mkdir(parents=True, exist_ok=True)
+        write_rejects(rejects, bad_lines)
+        return f" All of them are in {rejects}."
+    except Exception as error:  # a store elsewhere has errors of its own
+        return f" They could not be written to {rejects} ({error})."
 
 
 def check_selected(

@@ -62,14 +62,26 @@ class Dump:
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         return f"{relative(files[0], self.source)}{more}"
 
+    def check_images_folder(self, images: str | None) -> None:
+        """Raises FileNotFoundError or ValueError for an --images that leads nowhere, before hours of reading."""
+        if images is None:
+            return
+        if self.format in BESIDE:
+            raise ValueError(f"--images {images} means nothing to the format {self.format}: leave it out.")
+        if not images or not (self.source / images).is_dir():
+            found = sorted(f"{path.name}/" for path in self.source.iterdir() if path.is_dir())[:10]
+            raise FileNotFoundError(
+                f"--images expects a folder within {self.source}, but {images!r} is none; there are "
+                f"{', '.join(found) or 'no folders'}."
+            )
+
     def list_images(self, parsed: Parsed, images: str | None) -> ImageListing:
         """Where the images lie. `images`: the folder that --images names, or None.
 
         Raises FileNotFoundError when there are none.
         """
+        self.check_images_folder(images)
         if self.format in BESIDE:
-            if images:
-                raise ValueError(f"--images {images} means nothing to the format {self.format}: leave it out.")
             return list_beside(parsed.images, self.source)
         folders = [images] if images else ["512px", "original", "faces", "fullMin256"]
         folder = next((self.source / name for name in folders if (self.source / name).is_dir()), None)
