@@ -5,6 +5,7 @@ A picture may have 50 million pixels, so nothing is made of a whole one that can
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -45,7 +46,8 @@ def upright_rgb(content: bytes, short_side: int | None = None) -> Image.Image:
         scale = short_side / min(size)
         image = image.resize([max(1, round(side * scale)) for side in size], Image.Resampling.LANCZOS)
     image.info = info
-    ImageOps.exif_transpose(image, in_place=True)
+    with contextlib.suppress(Exception):  # of EXIF that is none, PIL raises many types: the pixels are there
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("LA", "RGBA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -68,7 +69,10 @@ def whole_pictures(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     for mode in ("L", "CMYK"):
         yield f"{mode} JPEG", encoded(image.convert(mode), "JPEG")
         yield f"{mode} progressive JPEG", encoded(image.convert(mode), "JPEG", progressive=True)
-    yield "JPEG with a thumbnail", encoded(image, "JPEG", exif=b"Exif\0\0" + encoded(image.resize((9, 9)), "JPEG"))
+    small = encoded(image.resize((9, 9)), "JPEG")
+    for kind in KINDS:
+        yield f"{kind} whose EXIF is none, but a picture", encoded(image, kind, exif=b"Exif\0\0" + small)
+        yield f"{kind} whose EXIF is noise", encoded(image, kind, exif=b"Exif\0\0MM\0*" + rng.randbytes(200))
     turned = Image.Exif()
     turned[0x112] = rng.randrange(1, 9)
     for kind in KINDS:
@@ -126,36 +130,57 @@ def damaged_pictures(rng: random.Random, number: int) -> Iterator[tuple[str, byt
         yield f"{kind}, {way} at {start} of {size}", bytes(content)
 
 
-def bombs(rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Files of at most 1 MB that are large when decoded."""
+def bombs(rng: random.Random, skipped: tuple[str, ...] = ()) -> Iterator[tuple[str, bytes]]:
+    """Files of about 1 MB or less that are large when decoded, but for those whose names hold one of `skipped`."""
     side = 7071  # 50 million pixels, just within the limit
+    claim, grey = 2**31 - 1, zlib.compress(bytes(2))
+    makers = {
+        "PNG that claims 2**31 by 2**31": lambda: png(claim, claim, 8, 2, zeros(1000)),
+        "line of 1 x 100,000": lambda: encoded(Image.new("L", (1, 100_000)), "PNG"),
+        "line of 100,000 x 1": lambda: encoded(Image.new("L", (100_000, 1)), "PNG"),
+        "PNG with text of 200 MB": lambda: png(1, 1, 8, 0, grey, chunk(b"zTXt", b"a\0\0" + zeros(200 * 2**20))),
+        "PNG with a profile of 200 MB": lambda: png(1, 1, 8, 0, grey, chunk(b"iCCP", b"a\0\0" + zeros(200 * 2**20))),
+        "JPEG that claims 65,500 by 65,500": claiming_jpeg,
+        "JPEG of 20,000 scans": scanned_jpeg,
+        "noise": lambda: rng.randbytes(1000),
+        "animated WEBP of 2,000 frames": lambda: animation(64, 2000),
+    }
+    for lossless in (False, True):
+        makers[f"animated WEBP of 50 million pixels, {lossless=}"] = partial(animation, side, 2, lossless=lossless)
     for depth, colours, channels in ((16, 6, 4), (8, 6, 4), (16, 2, 3), (16, 4, 2), (16, 0, 1), (8, 3, 1)):
-        palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(256)) if colours == 3 else b""
-        rows = zeros((side * channels * depth // 8 + 1) * side)
-        yield f"PNG of 50 million pixels, {depth} bits, type {colours}", png(side, side, depth, colours, rows, palette)
-    yield "PNG that claims 2**31 by 2**31", png(2**31 - 1, 2**31 - 1, 8, 2, zeros(1000))
-    yield "line of 1 x 100,000", encoded(Image.new("RGB", (1, 100_000)), "PNG")
-    yield "line of 100,000 x 1", encoded(Image.new("L", (100_000, 1)), "PNG")
-    text = chunk(b"zTXt", b"a\0\0" + zeros(900 * 2**20))
-    yield "PNG with text of 900 MB", png(1, 1, 8, 0, zlib.compress(bytes(2)), text)
-    yield "PNG with a profile of 900 MB", png(1, 1, 8, 0, zlib.compress(bytes(2)), chunk(b"iCCP", text[8:-4]))
+        makers[f"PNG of 50 million pixels, {depth} bits, type {colours}"] = partial(
+            large_png, side, depth, colours, channels
+        )
     for mode in ("L", "RGB", "CMYK"):
         for progressive in (False, True):
-            image = Image.new(mode, (side, side))
-            yield f"JPEG of 50 million pixels, {mode}, {progressive=}", encoded(
-                image, "JPEG", progressive=progressive, subsampling=0, quality=5
+            makers[f"JPEG of 50 million pixels, {mode}, {progressive=}"] = partial(
+                large_jpeg, side, mode, progressive=progressive
             )
+    for name, make in makers.items():
+        if not any(word in name for word in skipped):
+            yield name, make()
+
+
+def large_png(side: int, depth: int, colours: int, channels: int) -> bytes:
+    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(256)) if colours == 3 else b""
+    return png(side, side, depth, colours, zeros((side * channels * depth // 8 + 1) * side), palette)
+
+
+def large_jpeg(side: int, mode: str, **options) -> bytes:
+    return encoded(Image.new(mode, (side, side)), "JPEG", subsampling=0, quality=5, **options)
+
+
+def claiming_jpeg() -> bytes:
     content = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
     start = content.index(b"\xff\xc2")
-    claims = content[: start + 5] + struct.pack(">HH", 65_500, 65_500) + content[start + 9 :]
-    yield "JPEG that claims 65,500 by 65,500", claims
-    last = content.rindex(b"\xff\xda")
-    yield "JPEG of many scans", content[:-2] + content[last:-2] * 20_000 + b"\xff\xd9"
-    for lossless in (False, True):
-        frames = [Image.new("RGBA", (side, side), (i, i, i, i)) for i in range(2)]
-        yield f"animated WEBP of 50 million pixels, {lossless=}", encoded(
-            frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless, method=0
-        )
-    frames = [Image.new("RGB", (64, 64), (i % 256, i // 256, 0)) for i in range(2000)]
-    yield "animated WEBP of 2,000 frames", encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:])
-    yield "noise", rng.randbytes(1000)
+    return content[: start + 5] + struct.pack(">HH", 65_500, 65_500) + content[start + 9 :]
+
+
+def scanned_jpeg() -> bytes:
+    content = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 20_000 + b"\xff\xd9"
+
+
+def animation(side: int, number: int, **options) -> bytes:
+    frames = [Image.new("RGBA", (side, side), (i % 256, i // 256, 0, 200)) for i in range(number)]
+    return encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], method=0, **options)
