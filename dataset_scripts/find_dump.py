@@ -42,7 +42,7 @@ FORMATS = {  # name: what it is, as the first line of output says
     "dafre": "the published CSVs of DAF:re",
     "webdataset": "tars of pictures with JSON beside them",
     "gallery-dl": "pictures with JSON sidecars",
-    "folder": "pictures with .txt captions, the folder names the character, as for kohya",
+    "folder": "pictures with .txt or .caption beside them, the folder names the character, as for kohya",
 }
 BESIDE = ("webdataset", "gallery-dl", "folder")  # formats whose metadata lie beside the images
 

@@ -9,7 +9,7 @@ import tarfile
 
 import pyarrow.parquet as pq
 import pytest
-from dump_factory import picture
+from dump_factory import Post, image_path, picture, write_dump
 from test_find_dump import read
 from test_list_images import write_tar
 from test_posts import rows
@@ -294,3 +294,30 @@ def test_the_suffixes_of_what_is_not_read_are_counted_in_tars_and_buckets(tmp_pa
     assert build(tmp_path / "dump", tmp_path / "out", "--dry_run") == 0
     output = capsys.readouterr().out
     assert "images: 3 in 1 tars\n" in output and "files not read: 2 (.gif 1, .mp4 1)" in output
+
+
+def test_a_pipe_and_a_name_that_is_no_text_among_the_buckets(tmp_path, capsys):
+    dump = write_dump(tmp_path / "dump", [Post(i, ["a"], ["x", "y"]) for i in range(1, 6)])
+    image_path(dump, 3).unlink()
+    os.mkfifo(image_path(dump, 3))
+    with open(os.fsencode(dump) + b"/512px/0001/\xff.jpg", "wb") as file:
+        file.write(picture(1))
+    os.rename(dump / "metadata_2021", os.fsencode(dump) + b"/metadata_\xff")
+    assert build(dump, tmp_path / "out") == 0
+    output = capsys.readouterr().out
+    assert "images unreadable: 1" in output and "files not read: 1 (.jpg 1)" in output
+    assert "metadata_\\udcff/posts000000000000.json" in output
+
+
+def test_records_that_differ_are_counted_in_what_the_build_says_and_writes(tmp_path, capsys):
+    for folder, name in (("a", "rem"), ("b", "ram")):
+        for number in (1, 2, 3):
+            write_post(tmp_path / "dump" / folder, f"{number}.jpg", picture(number), id=number, **DANBOORU,
+                       tag_string_general="x", tag_string_character=name if number < 3 else "rem")  # fmt: skip
+    (tmp_path / "dump" / "4.mp4.json").write_text("{}")
+    assert build(tmp_path / "dump", tmp_path / "out") == 0
+    output = capsys.readouterr().out
+    assert "further records of an id, left out with their pictures: 3" in output
+    assert "ids whose records differ (the one with most tags is kept): 2" in output
+    assert "posts without a picture of a kind that is read: 1 (.mp4 1)" in output
+    assert json.loads((tmp_path / "out" / "build.json").read_text())["duplicate_ids_that_differ"] == 2
