@@ -248,6 +248,8 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
     for path in source.rglob("*"):
         if path.is_file():
             names.append(below(path, source))
+        elif path.is_symlink() and path.is_dir():  # rglob does not enter it: it may lead back here
+            ignored["linked folder"] += 1
         elif not path.is_dir():
             ignored["no regular file"] += 1
     captions, other_kinds = [], Counter()

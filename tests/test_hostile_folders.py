@@ -225,9 +225,10 @@ def test_pipes_where_files_are_expected_stop_nothing(tmp_path, capsys):
     for name in ("b.jpg", "c.jpg.json", "d.txt"):
         (tmp_path / "dump" / name).unlink(missing_ok=True)
         os.mkfifo(tmp_path / "dump" / name)
+    (tmp_path / "dump" / "round").symlink_to(tmp_path / "dump")
     assert build(tmp_path / "dump", tmp_path / "out") == 0
     output = capsys.readouterr().out
-    assert "no regular file 3" in output and "images unreadable: 1" in output
+    assert "no regular file 3" in output and "linked folder 1" in output and "images unreadable: 1" in output
     os.mkfifo(tmp_path / "x.tar")
     (tmp_path / "folder.tar").mkdir()
     assert read(tmp_path)[0].format == "gallery-dl"
