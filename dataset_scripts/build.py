@@ -79,7 +79,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     # 2. Select posts, then tags, in the paper's order
     problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
-    num_conflicts = apply_post_rules(selection, listing.ids, options)
+    num_conflicts = apply_post_rules(selection, listing.ids, options) + listing.num_conflicts
     if like:
         selection.drop_posts("new_post", rules.in_sorted(selection.posts.post_ids, like.post_ids))
         selection.drop_posts("known_character", rules.posts_of_unknown_characters(selection.posts, like.characters))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from dataset_scripts.list_images import SUFFIXES, ImageListing, list_beside, list_buckets, list_tars
+from dataset_scripts import select_posts as rules
+from dataset_scripts.list_images import SUFFIXES, ImageListing, counted, list_beside, list_buckets, list_tars
+from dataset_scripts.open_files import open_regular
 from dataset_scripts.posts import Parsed
+from dataset_scripts.read_folders import is_sidecar, pair_captions, pair_sidecars
 from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
     HEAD_LINES,
@@ -24,6 +29,8 @@ from dataset_scripts.read_json import (
 )
 from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
 from dataset_scripts.records import ParseTask
+from dataset_scripts.site_posts import HOME_SITES
+from dataset_scripts.terminal import printable
 
 RANGE_BYTES = 64 * 2**20
 MEMBERS_PER_TASK = 5_000
@@ -35,7 +42,7 @@ FORMATS = {  # name: what it is, as the first line of output says
     "dafre": "the published CSVs of DAF:re",
     "webdataset": "tars of pictures with JSON beside them",
     "gallery-dl": "pictures with JSON sidecars",
-    "folder": "pictures with .txt captions, the folder names the character, as for kohya",
+    "folder": "pictures with .txt or .caption beside them, the folder names the character, as for kohya",
 }
 BESIDE = ("webdataset", "gallery-dl", "folder")  # formats whose metadata lie beside the images
 
@@ -49,6 +56,8 @@ class Dump:
     files: list[UPath]  # metadata files; pictures for "folder"
     tasks: list[ParseTask]
     not_read: list[UPath] = field(default_factory=list)  # posts in another format: the same posts a second time
+    other_kinds: Counter[str] = field(default_factory=Counter)  # sidecars of files that are no pictures, by suffix
+    ignored: Counter[str] = field(default_factory=Counter)  # files beside the pictures that are not read, by suffix
 
     def describe(self) -> str:
         """One line: format, files, and what the dump holds besides."""
@@ -62,6 +71,32 @@ class Dump:
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         return f"{relative(files[0], self.source)}{more}"
 
+    def list_beside(self, parsed: Parsed) -> ImageListing:
+        """The images beside their records. Of several records of an id one is taken, whole: with its own picture.
+
+        The others leave `parsed`: one without picture for one with, then all but the one that `duplicate_posts` keeps.
+        """
+        posts, images = parsed.posts, parsed.images
+        has_image = np.fromiter((image is not None for image in images), bool, len(images))
+        if not has_image.any():
+            raise FileNotFoundError(
+                f"Expected pictures beside the metadata in {self.source}, found none: check the download."
+            )
+        dropped = ~has_image & rules.in_sorted(posts.post_ids, np.unique(posts.post_ids[has_image]))
+        second, num_conflicts = rules.duplicate_posts(posts.drop_posts(dropped))
+        dropped[~dropped] = second
+        parsed.posts = posts.drop_posts(dropped)
+        parsed.images = [image for image, is_dropped in zip(images, dropped.tolist(), strict=True) if not is_dropped]
+        notes = [
+            counted("posts without a picture of a kind that is read", self.other_kinds),
+            f"further records of an id, left out with their pictures: {dropped.sum():,}" if dropped.any() else "",
+        ]
+        if parsed.sites.keys() - set(HOME_SITES):
+            sites = Counter({printable(site)[:40] or "no site": number for site, number in parsed.sites.items()})
+            notes.append(f"{counted('posts of sites', sites)}; ids of others than Danbooru are hashes of site and id")
+        ignored = self.ignored + parsed.ignored
+        return list_beside(parsed.posts.post_ids, parsed.images, ignored, [n for n in notes if n], num_conflicts)
+
     def list_images(self, parsed: Parsed, images: str | None) -> ImageListing:
         """Where the images lie. `images`: the folder that --images names, or None.
 
@@ -70,7 +105,7 @@ class Dump:
         if self.format in BESIDE:
             if images:
                 raise ValueError(f"--images {images} means nothing to the format {self.format}: leave it out.")
-            return list_beside(parsed.images, self.source)
+            return self.list_beside(parsed)
         folders = [images] if images else ["512px", "original", "faces", "fullMin256"]
         folder = next((self.source / name for name in folders if (self.source / name).is_dir()), None)
         # Not deeper: a 512px folder has a thousand folders of thousands of files.
@@ -117,13 +152,19 @@ def listing(source: UPath) -> str:
     paths = sorted(source.iterdir(), key=lambda path: path.name)
     paths += [path for folder in paths if folder.name.startswith("metadata") and folder.is_dir()
               for path in sorted(folder.iterdir(), key=lambda path: path.name)]  # fmt: skip
-    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file() else f"{path.name}/"
+    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file()
+             else f"{printable(path.name)}/"
              for path in paths[:20]]  # fmt: skip
     return ", ".join(names) or "nothing"
 
 
 def relative(path: UPath, source: UPath) -> str:
-    """The path as the user knows it."""
+    """The path as the user knows it, in any terminal and any file."""
+    return printable(below(path, source))
+
+
+def below(path: UPath, source: UPath) -> str:
+    """The path within `source`, as it opens."""
     return str(path)[len(str(source)) :].lstrip("/")
 
 
@@ -132,9 +173,12 @@ def metadata_files(source: UPath) -> dict[str, dict[UPath, str]]:
     folders = sorted((path for path in source.glob("metadata*") if path.is_dir()), key=str)
     found: dict[str, dict[UPath, str]] = {"flat": {}, "nested": {}, "parquet": {}}
     for folder in folders or [source]:
-        for path in sorted(folder.iterdir(), key=lambda path: path.name):
-            is_sidecar = path.name.removesuffix(".json").endswith(SUFFIXES)
-            if path.is_file() and not is_sidecar and (shape := shape_of_file(path, relative(path, source))):
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        names = {path.name for path in paths}
+        for path in paths:
+            if not path.is_file() or is_sidecar(path.name, names):
+                continue
+            if shape := shape_of_file(path, relative(path, source)):
                 found["flat" if shape == "listed" else shape][path] = shape
     return found
 
@@ -200,30 +244,40 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
         tars = [path for path in sorted(source.rglob("*.tar"), key=str) if kinds_in(path) == {"json", "picture"}]
         tasks = [ParseTask(str(path), relative(path, source), "webdataset") for path in tars]
         return Dump(source, format, tars, tasks) if tars else None
-    paths = sorted((path for path in source.rglob("*") if path.is_file()), key=str)
-    names = {str(path) for path in paths}
+    names, ignored = [], Counter()
+    for path in source.rglob("*"):
+        if path.is_file():
+            names.append(below(path, source))
+        elif path.is_symlink() and path.is_dir():  # rglob does not enter it: it may lead back here
+            ignored["linked folder"] += 1
+        elif not path.is_dir():
+            ignored["no regular file"] += 1
+    captions, other_kinds = [], Counter()
     if format == "gallery-dl":
-        files = [path for path in paths if path.name.endswith(tuple(f"{suffix}.json" for suffix in SUFFIXES))]
+        members, other_kinds, not_read = pair_sidecars(sorted(names))
     else:
-        files = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        if not sure and not any(str(path.with_suffix(".txt")) in names for path in files):
+        members, captions, not_read = pair_captions(sorted(names))
+        if not sure and not any(captions):
             return None
-    members = [relative(path, source) for path in files]
     container = "sidecars" if format == "gallery-dl" else "folder"
     tasks = [
-        ParseTask(str(source), f"{container} {start + 1:,} and on", container, members=tuple(part))
+        ParseTask(
+            str(source), f"{container} {start + 1:,} and on", container,
+            members=tuple(members[start : start + MEMBERS_PER_TASK]),
+            captions=tuple(captions[start : start + MEMBERS_PER_TASK]),
+        )
         for start in range(0, len(members), MEMBERS_PER_TASK)
-        if (part := members[start : start + MEMBERS_PER_TASK])
-    ]
-    return Dump(source, format, files, tasks) if files else None
+    ]  # fmt: skip
+    files = [source / name for name in members]
+    return Dump(source, format, files, tasks, [], other_kinds, ignored + not_read) if files else None
 
 
 def kinds_in(path: UPath) -> set[str]:
     """Which of "json" and "picture" are among the first members of a tar; nothing for what is no tar."""
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             names = [member.name for member in islice(tar, HEAD_MEMBERS)]
-    except tarfile.TarError:
+    except (tarfile.TarError, OSError):  # also a folder or a pipe of that name
         return set()
     kinds = {"json": JSON_SUFFIXES, "picture": SUFFIXES}
     return {kind for kind, suffixes in kinds.items() if any(name.endswith(suffixes) for name in names)}

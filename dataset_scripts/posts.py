@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from dataset_scripts.read_folders import read_folder, read_sidecars, read_webdat
 from dataset_scripts.read_json import read_lines, read_stream, read_value
 from dataset_scripts.read_tables import read_dafre, read_parquet
 from dataset_scripts.records import BadLine, ParseTask
+from dataset_scripts.site_posts import SitePost
 
 NO_CHARACTER, SEVERAL_CHARACTERS = -1, -2
 
@@ -87,7 +89,9 @@ class Parsed:
     num_without_id: int = 0
     other_tags: set[str] = field(default_factory=set)  # artist, copyright and meta tags of one-character posts
     bad_lines: list[BadLine] = field(default_factory=list)
-    images: dict[int, ImageFile] = field(default_factory=dict)  # by post id, where metadata and images lie together
+    images: list[ImageFile | None] = field(default_factory=list)  # of each post, where they lie together
+    sites: Counter[str] = field(default_factory=Counter)  # posts of each, where the records name theirs
+    ignored: Counter[str] = field(default_factory=Counter)  # files beside the records that are not read, by suffix
     splits: dict[int, int] = field(default_factory=dict)  # by post id, where the dump comes with a split (DAF:re)
 
 
@@ -100,7 +104,7 @@ class Codes(dict):
 
 
 def records(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
-    """(post, BadLine or None, its image where both lie together) for every record of a task."""
+    """(post, BadLine, None or the suffix of a file that is not read; its image where both lie together)."""
     if task.container in READERS_WITH_IMAGES:
         yield from READERS_WITH_IMAGES[task.container](task)
     else:
@@ -118,6 +122,9 @@ def parse(task: ParseTask) -> Parsed:
     deleted, tag_counts, tag_codes = bytearray(), array("i"), array("i")
     parsed = Parsed(posts=None)
     for post, image in records(task):
+        if isinstance(post, str):
+            parsed.ignored[post] += 1
+            continue
         parsed.num_lines += 1
         if post is None:
             continue
@@ -130,8 +137,10 @@ def parse(task: ParseTask) -> Parsed:
             continue
         if task.container == "dafre":
             parsed.splits[post.id] = post.split
-        if image is not None:
-            parsed.images.setdefault(post.id, image)
+        if task.container in READERS_WITH_IMAGES:
+            parsed.images.append(image)
+        if isinstance(post, SitePost):
+            parsed.sites[post.site] += 1
         names = post.characters()
         ids.append(post.id)
         rating_codes.append(ratings[post.rating or ""])
@@ -168,8 +177,9 @@ def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
         merged.num_without_id += part.num_without_id
         merged.bad_lines += part.bad_lines
         merged.other_tags |= part.other_tags
-        for post_id, image in part.images.items():
-            merged.images.setdefault(post_id, image)  # the first of two records of an id counts
+        merged.images += part.images
+        merged.sites += part.sites
+        merged.ignored += part.ignored
         merged.splits |= part.splits
         posts = part.posts
         names = {"characters": posts.character_names, "ratings": posts.rating_names, "tag_codes": posts.tag_names}

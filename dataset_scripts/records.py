@@ -10,6 +10,8 @@ from typing import Annotated
 
 import msgspec
 
+from dataset_scripts.terminal import printable
+
 GENERAL, CHARACTER = 0, 4  # Danbooru's tag categories; 1 artist, 3 copyright, 5 meta
 KEPT_LINE_CHARS = 10_000  # of a bad line in the rejects file
 MAX_RECORD_BYTES = 64 * 2**20  # a post has 2 kB; more is no post, and a bomb must not fill the memory
@@ -124,6 +126,7 @@ class ParseTask:
     start: int = 0
     end: int = 0
     members: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()  # of "folder": that of each member, "" for none
 
 
 @dataclass
@@ -138,7 +141,8 @@ class BadLine:
 
 def bad_line(file: str, line: int, reason: object, text: bytes) -> BadLine:
     """A `BadLine` of at most KEPT_LINE_CHARS, whatever the bytes."""
-    return BadLine(file, line, str(reason), text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace"))
+    shown = text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace")
+    return BadLine(printable(file), line, printable(reason), shown)
 
 
 def split_tags(tags: Tags) -> set[str]:

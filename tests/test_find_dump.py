@@ -21,7 +21,8 @@ from dataset_scripts.build_danmul import main
 from dataset_scripts.find_dump import find_dump
 from dataset_scripts.list_images import open_image
 from dataset_scripts.posts import merge, parse
-from dataset_scripts.read_folders import caption_tags, hash_path
+from dataset_scripts.read_folders import caption_tags
+from dataset_scripts.site_posts import hash_text
 
 POSTS = [
     Post(11, ["rem_(re:zero)"], ["blue_hair", "maid", ">_<"], other=[]),
@@ -170,8 +171,8 @@ def test_kohya_folder(tmp_path):
     assert dump.format == "folder"
     found = {row[0]: row[1:3] for row in rows(parsed.posts)}
     assert found == {
-        hash_path("10_rem_(re:zero)/a.png"): ("rem_(re:zero)", [">_<", "blue_hair", "long_hair", "maid"]),
-        hash_path("10_rem_(re:zero)/b.jpg"): ("rem_(re:zero)", []),
+        hash_text("10_rem_(re:zero)/a.png"): ("rem_(re:zero)", [">_<", "blue_hair", "long_hair", "maid"]),
+        hash_text("10_rem_(re:zero)/b.jpg"): ("rem_(re:zero)", []),
     }
     assert len(dump.list_images(parsed, None).ids) == 2
     assert caption_tags("a, ,\n a_b ,a b") == {"a", "a_b"}
