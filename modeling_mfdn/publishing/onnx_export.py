@@ -46,7 +46,7 @@ class PictureAlone(nn.Module):
         self.is_mfdn = hasattr(model, "tag_embeddings")
         if self.is_mfdn:  # the text branch has nothing to read: its two states are a constant
             with torch.no_grad():
-                self.register_buffer("no_tags", model.no_tags_states().clone())
+                self.register_buffer("no_tags", model.no_tags_states(model.device).clone())
 
     def forward(self, pixel_values: torch.Tensor):
         model = self.model
@@ -85,7 +85,7 @@ class PictureAndTags(nn.Module):
             mask=nn.functional.pad(is_given, (1, 1), value=True),
         )  # fmt: skip
         vision = model.vision_encoder(model.vision_embeddings(pixel_values))
-        text, mask = model.encode_tags(visible, pixel_values.shape[0])
+        text, mask = model.encode_tags(visible, vision)
         vision, text = model.fuse(vision, text, mask)
         logits = model.character_head(vision[:, 0]) / self.temperature
         if not config.predicts_tags:
