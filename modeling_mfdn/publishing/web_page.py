@@ -102,7 +102,8 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}
     lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
-    (output / "README.md").write_text(f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n")
+    text = f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n"
+    (output / "README.md").write_text(text, encoding="utf-8")
 
 
 class PageHandler(SimpleHTTPRequestHandler):
