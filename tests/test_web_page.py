@@ -371,6 +371,13 @@ def test_a_port_that_cannot_be_is_named_in_one_sentence(tmp_path, capsys):
     assert capsys.readouterr().err == "error: --serve expects a port from 0 to 65535, got 70000.\n"
 
 
+def test_a_port_that_is_taken_is_named(tmp_path, capsys):
+    (tmp_path / "page.json").write_text("{}")
+    with page_server(tmp_path, 0) as server:
+        assert main(["--output", str(tmp_path), "--serve", str(server.server_port)]) == 2
+        assert f"error: Port {server.server_port} cannot be used: Address already in use." in capsys.readouterr().err
+
+
 def test_a_package_of_another_hash_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(web_page, "HF_HOME", str(tmp_path / "home"))
     (tmp_path / "package.tgz").write_bytes(b"something else")

@@ -117,8 +117,11 @@ class PageHandler(SimpleHTTPRequestHandler):
 
 
 def page_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the folder on 127.0.0.1; port 0 takes any."""
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder)))
+    """A server of the folder on 127.0.0.1; port 0 takes any. Raises OSError for one that is taken."""
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder)))
+    except OSError as error:
+        raise OSError(f"Port {port} cannot be used: {error.strerror}. Name another with --serve PORT.") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
