@@ -15,13 +15,14 @@ from upath import UPath
 
 from dataset_scripts import select_posts as rules
 from dataset_scripts.list_images import SUFFIXES, ImageListing, counted, list_beside, list_buckets, list_tars
-from dataset_scripts.open_files import open_regular
+from dataset_scripts.open_files import DAMAGED, open_regular, tar_members
 from dataset_scripts.posts import Parsed
 from dataset_scripts.read_folders import is_sidecar, pair_captions, pair_sidecars
 from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
     HEAD_LINES,
     JSON_SUFFIXES,
+    TAR_SUFFIXES,
     is_one_value,
     lines_from,
     opened_files,
@@ -202,13 +203,13 @@ def shape_of_file(path: UPath, name: str) -> str | None:
 def shape_in_archive(path: UPath, name: str) -> str | None:
     """The shape of the first file of posts in a compressed file or tar. Archives of other things are no posts."""
     plain = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
-    if not plain.endswith((*JSON_SUFFIXES, ".tar", ".tgz", ".txz")):
+    if not plain.endswith((*JSON_SUFFIXES, ".tar", *TAR_SUFFIXES)):
         return None
     try:
         for member, file in opened_files(str(path), name):
             if shape := shape_of(list(islice(lines_from(file), HEAD_LINES)), member):
                 return shape
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
     return None
 
@@ -271,11 +272,16 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
 
 
 def kinds_in(path: UPath) -> set[str]:
-    """Which of "json" and "picture" are among the first members of a tar; nothing for what is no tar."""
-    try:
-        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            names = [member.name for member in islice(tar, HEAD_MEMBERS)]
-    except (tarfile.TarError, OSError):  # also a folder or a pipe of that name
+    """Which of "json" and "picture" are among the first members of a tar; nothing for a folder or a pipe of that name.
+
+    Raises ValueError for a file that is no whole tar, as far as it is looked at.
+    """
+    if not path.is_file():
         return set()
+    try:
+        with open_regular(path) as file:
+            names = [member.name for member, _ in islice(tar_members(file), HEAD_MEMBERS)]
+    except tarfile.TarError as error:
+        raise ValueError(f"{printable(path)} is no whole tar ({error}): get it again, or remove it.") from error
     kinds = {"json": JSON_SUFFIXES, "picture": SUFFIXES}
     return {kind for kind, suffixes in kinds.items() if any(name.endswith(suffixes) for name in names)}

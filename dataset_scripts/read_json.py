@@ -5,32 +5,26 @@ Every reader yields one thing a record: the post, a BadLine, or None for a blank
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import BinaryIO
 
 import msgspec
-import zstandard
-from upath import UPath
 
+from dataset_scripts.open_files import DAMAGED, open_regular, tar_members, unpacked
 from dataset_scripts.records import MAX_RECORD_BYTES, SHAPES, ParseTask, bad_line
+from dataset_scripts.terminal import printable
 
 JSON_SUFFIXES = (".json", ".jsonl")
-COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".txz")
+TAR_SUFFIXES = (".tgz", ".tbz2", ".txz", ".tzst")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", *TAR_SUFFIXES)
 MAX_JSON_BYTES = 2**30  # of one array: it is decoded as a whole
-DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError, OSError)
 HEAD_LINES = 1000  # that may be no post before a file is taken for one without posts
 
 
 def read_lines(task: ParseTask) -> Iterator[object]:
     """The lines that begin in the task's byte range; a line that reaches beyond it is read to its end."""
-    with UPath(task.path).open("rb") as file:
+    with open_regular(task.path) as file:
         position = 0
         if task.start:  # the rest of a line of the range before
             file.seek(task.start - 1)
@@ -93,28 +87,14 @@ def read_stream(task: ParseTask) -> Iterator[object]:
 
 def opened_files(path: str, name: str) -> Iterator[tuple[str, BinaryIO]]:
     """The JSON files in a compressed file or in a (compressed) tar, each with its name as shown to the user."""
-    with UPath(path).open("rb") as raw:
-        stream = decompressed(raw, path)
-        if not (path.endswith((".tgz", ".txz")) or ".tar" in path.rsplit("/", 1)[-1]):
+    with open_regular(path) as raw:
+        stream = unpacked(raw, path)
+        if not (path.endswith(TAR_SUFFIXES) or ".tar" in path.rsplit("/", 1)[-1]):
             yield name, stream
             return
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if member.isfile() and member.name.endswith(JSON_SUFFIXES):
-                    yield f"{name}/{member.name}", tar.extractfile(member)
-
-
-def decompressed(raw: BinaryIO, path: str) -> BinaryIO:
-    """A stream of the bytes behind the compression that the name tells."""
-    if path.endswith((".gz", ".tgz")):
-        return gzip.GzipFile(fileobj=raw)
-    if path.endswith((".xz", ".txz")):
-        return lzma.LZMAFile(raw)
-    if path.endswith(".bz2"):
-        return bz2.BZ2File(raw)
-    if path.endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
-    return raw
+        for member, content in tar_members(stream):
+            if member.isfile() and member.name.endswith(JSON_SUFFIXES):
+                yield f"{name}/{printable(member.name)}", content
 
 
 def is_one_value(first_line: bytes) -> bool:
@@ -171,7 +151,7 @@ def shape_of_record(record: object) -> str | None:
 
 def read_value(task: ParseTask) -> Iterator[object]:
     """One JSON value: an array of posts, as Danbooru's API answers, or one post. A bad one is named by its place."""
-    with UPath(task.path).open("rb") as file:
+    with open_regular(task.path) as file:
         content = limited(lines_from(file), task.name)
     yield from decode_value(content, task.name, task.shape)
 
