@@ -20,12 +20,12 @@ from dataset_scripts.posts import Parsed
 from dataset_scripts.read_folders import is_sidecar, pair_captions, pair_sidecars
 from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
-    HEAD_LINES,
     JSON_SUFFIXES,
     TAR_SUFFIXES,
     is_one_value,
     lines_from,
     opened_files,
+    records_of,
     shape_of,
 )
 from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
@@ -193,8 +193,8 @@ def shape_of_file(path: UPath, name: str) -> str | None:
         except pa.ArrowException as error:
             raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
     if path.name.endswith(JSON_SUFFIXES):
-        with path.open("rb") as file:
-            return shape_of(list(islice(lines_from(file), HEAD_LINES)), name)
+        with open_regular(path) as file:
+            return shape_of(records_of(file, name), name)
     if path.name.endswith(COMPRESSED_SUFFIXES) or (path.name.endswith(".tar") and "picture" not in kinds_in(path)):
         return shape_in_archive(path, name)
     return None
@@ -207,7 +207,7 @@ def shape_in_archive(path: UPath, name: str) -> str | None:
         return None
     try:
         for member, file in opened_files(str(path), name):
-            if shape := shape_of(list(islice(lines_from(file), HEAD_LINES)), member):
+            if shape := shape_of(records_of(file, member), member):
                 return shape
     except DAMAGED as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
@@ -221,18 +221,16 @@ def metadata_tasks(path: UPath, source: UPath, shape: str) -> Iterator[ParseTask
         with path.open("rb") as file:
             groups = pq.ParquetFile(file).num_row_groups
         yield from (ParseTask(str(path), name, "parquet", start=group, end=group + 1) for group in range(groups))
-    elif not path.name.endswith(JSON_SUFFIXES):
-        yield ParseTask(str(path), name, "stream", shape)
-    elif is_one_value(first_line(path)):
-        yield ParseTask(str(path), name, "json", shape)
+    elif not path.name.endswith(JSON_SUFFIXES) or is_one_value(first_line(path)):
+        yield ParseTask(str(path), name, "json")
     else:
         for start in range(0, max(path.stat().st_size, 1), RANGE_BYTES):
-            yield ParseTask(str(path), name, "lines", shape, start, start + RANGE_BYTES)
+            yield ParseTask(str(path), name, "lines", start, start + RANGE_BYTES)
 
 
 def first_line(path: UPath) -> bytes:
     """The first line of a JSON file that is not blank."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return next((line for line in lines_from(file) if line.strip()), b"")
 
 
