@@ -190,14 +190,14 @@ def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | 
     parsed = merge(progress)
     for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
         print(f"{bad.file}:{bad.line}: {bad.reason}", file=sys.stderr)
-    if len(parsed.bad_lines) > options.max_bad_share * parsed.num_records:
+    if parsed.num_bad > options.max_bad_share * parsed.num_records:
         bad, rejects = parsed.bad_lines[0], f"{options.output}.rejects.jsonl"
         if not options.dry_run:
             write_rejects(Path(rejects), parsed.bad_lines)
         raise ValueError(
-            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} "
+            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {parsed.num_bad:,} "
             f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
-            f"--max_bad_share.{'' if options.dry_run else f' All of them are in {rejects}.'}"
+            f"--max_bad_share.{'' if options.dry_run else f' {len(parsed.bad_lines):,} of them are in {rejects}.'}"
         )
     return parsed
 

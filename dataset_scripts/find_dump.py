@@ -15,16 +15,17 @@ from upath import UPath
 
 from dataset_scripts import select_posts as rules
 from dataset_scripts.list_images import SUFFIXES, ImageListing, counted, list_beside, list_buckets, list_tars
-from dataset_scripts.open_files import open_regular
+from dataset_scripts.open_files import DAMAGED, open_regular, tar_members
 from dataset_scripts.posts import Parsed
 from dataset_scripts.read_folders import is_sidecar, pair_captions, pair_sidecars
 from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
-    HEAD_LINES,
     JSON_SUFFIXES,
+    TAR_SUFFIXES,
     is_one_value,
     lines_from,
     opened_files,
+    records_of,
     shape_of,
 )
 from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
@@ -192,8 +193,8 @@ def shape_of_file(path: UPath, name: str) -> str | None:
         except pa.ArrowException as error:
             raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
     if path.name.endswith(JSON_SUFFIXES):
-        with path.open("rb") as file:
-            return shape_of(list(islice(lines_from(file), HEAD_LINES)), name)
+        with open_regular(path) as file:
+            return shape_of(records_of(file, name), name)
     if path.name.endswith(COMPRESSED_SUFFIXES) or (path.name.endswith(".tar") and "picture" not in kinds_in(path)):
         return shape_in_archive(path, name)
     return None
@@ -202,13 +203,13 @@ def shape_of_file(path: UPath, name: str) -> str | None:
 def shape_in_archive(path: UPath, name: str) -> str | None:
     """The shape of the first file of posts in a compressed file or tar. Archives of other things are no posts."""
     plain = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
-    if not plain.endswith((*JSON_SUFFIXES, ".tar", ".tgz", ".txz")):
+    if not plain.endswith((*JSON_SUFFIXES, ".tar", *TAR_SUFFIXES)):
         return None
     try:
         for member, file in opened_files(str(path), name):
-            if shape := shape_of(list(islice(lines_from(file), HEAD_LINES)), member):
+            if shape := shape_of(records_of(file, member), member):
                 return shape
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
     return None
 
@@ -220,18 +221,16 @@ def metadata_tasks(path: UPath, source: UPath, shape: str) -> Iterator[ParseTask
         with path.open("rb") as file:
             groups = pq.ParquetFile(file).num_row_groups
         yield from (ParseTask(str(path), name, "parquet", start=group, end=group + 1) for group in range(groups))
-    elif not path.name.endswith(JSON_SUFFIXES):
-        yield ParseTask(str(path), name, "stream", shape)
-    elif is_one_value(first_line(path)):
-        yield ParseTask(str(path), name, "json", shape)
+    elif not path.name.endswith(JSON_SUFFIXES) or is_one_value(first_line(path)):
+        yield ParseTask(str(path), name, "json")
     else:
         for start in range(0, max(path.stat().st_size, 1), RANGE_BYTES):
-            yield ParseTask(str(path), name, "lines", shape, start, start + RANGE_BYTES)
+            yield ParseTask(str(path), name, "lines", start, start + RANGE_BYTES)
 
 
 def first_line(path: UPath) -> bytes:
     """The first line of a JSON file that is not blank."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return next((line for line in lines_from(file) if line.strip()), b"")
 
 
@@ -273,11 +272,16 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
 
 
 def kinds_in(path: UPath) -> set[str]:
-    """Which of "json" and "picture" are among the first members of a tar; nothing for what is no tar."""
-    try:
-        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            names = [member.name for member in islice(tar, HEAD_MEMBERS)]
-    except (tarfile.TarError, OSError):  # also a folder or a pipe of that name
+    """Which of "json" and "picture" are among the first members of a tar; nothing for a folder or a pipe of that name.
+
+    Raises ValueError for a file that is no whole tar, as far as it is looked at.
+    """
+    if not path.is_file():
         return set()
+    try:
+        with open_regular(path) as file:
+            names = [member.name for member, _ in islice(tar_members(file), HEAD_MEMBERS)]
+    except tarfile.TarError as error:
+        raise ValueError(f"{printable(path)} is no whole tar ({error}): get it again, or remove it.") from error
     kinds = {"json": JSON_SUFFIXES, "picture": SUFFIXES}
     return {kind for kind, suffixes in kinds.items() if any(name.endswith(suffixes) for name in names)}

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 from upath import UPath
 
-from dataset_scripts.open_files import open_regular
+from dataset_scripts.open_files import open_regular, tar_members
 from dataset_scripts.terminal import printable
 
 # In order of preference when an id has several files.
@@ -160,8 +160,8 @@ def list_tars(tars: list[UPath]) -> ImageListing:
     ignored = Counter()
     for code, path in enumerate(tqdm(tars, "reading tars", unit=" tars", disable=None)):
         try:
-            with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
+            with open_regular(path) as file:
+                for member, _ in tar_members(file):
                     stem, suffix = os.path.splitext(member.name.rsplit("/", 1)[-1])
                     if not member.isfile() or not is_id(stem) or suffix not in SUFFIXES:
                         if member.isfile():

@@ -11,12 +11,13 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import msgspec
 from upath import UPath
 
 from dataset_scripts.list_images import SUFFIXES, ImageFile, suffix_of
-from dataset_scripts.open_files import open_regular
+from dataset_scripts.open_files import open_regular, tar_members
 from dataset_scripts.records import MAX_RECORD_BYTES, ParseTask, PlainPost, bad_line, underscored
 from dataset_scripts.site_posts import SitePost, hash_text, settle
 
@@ -150,20 +151,20 @@ def read_webdataset(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]
     Raises ValueError when the tar is damaged.
     """
     try:
-        with open_regular(task.path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            yield from webdataset_posts(tar, task)
-    except (tarfile.TarError, EOFError) as error:
+        with open_regular(task.path) as file:
+            yield from webdataset_posts(file, task)
+    except tarfile.TarError as error:
         raise ValueError(f"{task.name} cannot be read to its end as a tar ({error}): get it again.") from error
 
 
-def webdataset_posts(tar: tarfile.TarFile, task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
+def webdataset_posts(file: BinaryIO, task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
     """The samples of a tar: members with the same path up to the first dot of the name, one behind the other.
 
     Of several pictures of a sample that of the first suffix in SUFFIXES is its picture, of several records the first.
     """
     decode = msgspec.json.Decoder(SitePost, strict=False).decode
     key, post, image, kind = None, None, None, ""
-    for member in tar:
+    for member, content in tar_members(file):
         folder, _, name = member.name.rpartition("/")
         stem, _, suffix = name.partition(".")
         if not member.isfile():
@@ -177,7 +178,7 @@ def webdataset_posts(tar: tarfile.TarFile, task: ParseTask) -> Iterator[tuple[ob
                 yield kind, None
             image, kind = ImageFile(task.path, member.offset_data, member.size, name), suffix
         elif suffix == ".json" and post is None:
-            post = decode_member(decode, tar, member, f"{task.name}/{member.name}", stem)
+            post = decode_member(decode, content, member.size, f"{task.name}/{member.name}", stem)
         else:
             yield suffix_of(name), None
     yield from sample(post, image, kind)
@@ -191,13 +192,13 @@ def sample(post: object, image: ImageFile | None, kind: str) -> Iterator[tuple[o
         yield kind, None
 
 
-def decode_member(decode, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, stem: str) -> object:
+def decode_member(decode, file: BinaryIO, size: int, name: str, stem: str) -> object:
     """The post in a JSON member; its id is that of the record, else the number that the member is named by."""
     content = b""
     try:
-        if member.size > MAX_RECORD_BYTES:
-            raise ValueError(f"expected at most {MAX_RECORD_BYTES:,} bytes, found {member.size:,}")
-        content = tar.extractfile(member).read()
+        if size > MAX_RECORD_BYTES:
+            raise ValueError(f"expected at most {MAX_RECORD_BYTES:,} bytes, found {size:,}")
+        content = file.read()
         post = decode(text_of(content))
         if post.id is None and stem.isascii() and stem.isdigit() and int(stem) < 2**63:
             post.id = int(stem)

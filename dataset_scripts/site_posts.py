@@ -10,17 +10,13 @@ import hashlib
 import html
 import re
 
-from dataset_scripts.records import ListedPost, Tags, split_tags
+from dataset_scripts.records import TAG_KEYS, ListedPost, Tags, split_tags
 
 # Posts of Danbooru, and records that name no site, keep their number. A number of another site is another picture, so
 # its id here is a hash of both: whatever else lies in the folder, so that posts of two downloads are still the same.
 HOME_SITES = ("", "danbooru")
 ENTITY = re.compile(r"&#?\w{1,31};")  # Gelbooru's tags: jeanne_d&#039;arc
 LETTERS_AND_DIGITS = re.compile(r"[A-Za-z0-9_-]{1,64}")
-TAG_KEYS = (
-    "tags_general", "tags_character", "general_tags_", "character_tags", "tag_string_general", "tag_string_character",
-    "tag_string_artist", "tag_string_copyright", "tag_string_meta",
-)  # fmt: skip
 
 
 class SitePost(ListedPost, gc=False):

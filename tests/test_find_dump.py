@@ -84,13 +84,26 @@ def test_packed_json_gives_the_same_posts(tmp_path, name):
     assert sorted(rows(parsed.posts)) == reference(tmp_path)
 
 
-def test_one_record_over_several_lines_and_a_broken_array(tmp_path):
+def test_records_over_several_lines_and_several_arrays(tmp_path):
     (tmp_path / "metadata").mkdir()
-    (tmp_path / "metadata" / "post.json").write_text(json.dumps(FLAT[0], indent=2))
-    (tmp_path / "metadata" / "posts.json").write_text(json.dumps(FLAT[1:])[:-30])
+    (tmp_path / "metadata" / "post.json").write_text("\n".join(json.dumps(post, indent=2) for post in FLAT[:2]))
+    (tmp_path / "metadata" / "posts.json").write_text(json.dumps(FLAT[2:3]) + "\n" + json.dumps(FLAT[3:]) + "\n[]")
     _, parsed = read(tmp_path)
-    assert parsed.posts.post_ids.tolist() == [11]
-    assert [(bad.file, bad.line) for bad in parsed.bad_lines] == [("metadata/posts.json", 1)]
+    assert sorted(rows(parsed.posts)) == reference(tmp_path) and not parsed.bad_lines
+
+
+@pytest.mark.parametrize("damage", ["cut in a record", "cut behind", "stray bracket", "stray end", "no comma"])
+def test_an_array_with_an_error_is_refused_by_name(tmp_path, damage):
+    content = {
+        "cut in a record": json.dumps(FLAT)[:-30],
+        "cut behind": json.dumps(FLAT[:2])[:-1],
+        "stray bracket": "[\n" + lines().decode(),
+        "stray end": json.dumps(FLAT) + "]",
+        "no comma": json.dumps(FLAT).replace('"rating"', 'rating"'),
+    }[damage]
+    (tmp_path / "posts.json").write_text(content)
+    with pytest.raises(ValueError, match=r"posts.json is JSON with an error behind record \d"):
+        read(tmp_path)
 
 
 def test_nested_lines_in_a_tar(tmp_path):
