@@ -197,7 +197,7 @@ def print_problems(
 ) -> None:
     """What was skipped on the way, in one line each; nothing when there was nothing."""
     lines = {
-        "malformed metadata lines": len(parsed.bad_lines),
+        "malformed metadata lines": parsed.num_bad,
         "records without id": parsed.num_without_id,
         "ids whose records differ (the one with most tags is kept)": num_conflicts,
         "files among the images that are no image of a post": num_ignored,

@@ -142,7 +142,7 @@ def write_thumbnail(folder: Path, post_id: int, content: bytes) -> str | None:
     """Path of a small picture relative to the pages; None when it cannot be decoded."""
     name = f"thumbnails/{post_id}.jpg"
     try:
-        image = upright_rgb(content)
+        image = upright_rgb(content, THUMBNAIL)
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         image.save(folder / name, "JPEG", quality=85)
     except Exception:  # PIL's parsers raise many types, and each means the same here

@@ -83,7 +83,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     # 2. Select posts, then tags, in the paper's order
     problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
-    num_conflicts = apply_post_rules(selection, listing.ids, options)
+    num_conflicts = apply_post_rules(selection, listing.ids, options) + listing.num_conflicts
     if like:
         selection.drop_posts("new_post", rules.in_sorted(selection.posts.post_ids, like.post_ids))
         selection.drop_posts("known_character", rules.posts_of_unknown_characters(selection.posts, like.characters))
@@ -195,23 +195,23 @@ def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | 
     parsed = merge(progress)
     for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
         print(printable(f"{bad.file}:{bad.line}: {bad.reason}"), file=sys.stderr)
-    if len(parsed.bad_lines) > options.max_bad_share * parsed.num_records:
+    if parsed.num_bad > options.max_bad_share * parsed.num_records:
         bad = parsed.bad_lines[0]
         raise ValueError(
-            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {len(parsed.bad_lines):,} "
+            f"Expected at most {options.max_bad_share:.2%} malformed metadata lines, found {parsed.num_bad:,} "
             f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
-            f"--max_bad_share.{'' if options.dry_run else write_all_rejects(options.output, parsed.bad_lines)}"
+            f"--max_bad_share.{'' if options.dry_run else keep_rejects(UPath(options.output), parsed.bad_lines)}"
         )
     return parsed
 
 
-def write_all_rejects(output: str, bad_lines: list[BadLine]) -> str:
-    """Write all bad lines beside the output, and say where; to do so must not hide what is wrong with them."""
-    rejects = sibling(UPath(output), "rejects.jsonl")
+def keep_rejects(output: UPath, bad_lines: list[BadLine]) -> str:
+    """Write bad lines beside the output, and say where: not to manage that must not hide what is wrong with them."""
+    rejects = sibling(output, "rejects.jsonl")
     try:
         rejects.parent.mkdir(parents=True, exist_ok=True)
         write_rejects(rejects, bad_lines)
-        return f" All of them are in {rejects}."
+        return f" {len(bad_lines):,} of them are in {rejects}."
     except Exception as error:  # a store elsewhere has errors of its own
         return f" They could not be written to {rejects} ({error})."
 

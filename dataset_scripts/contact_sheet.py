@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from dataset_scripts.train_ready import upright_rgb
+
 if TYPE_CHECKING:
     from dataset_scripts.mini_booru import Post
 
@@ -83,7 +85,6 @@ def draw_contact_sheet(table: list[Post], folder: Path) -> None:
                  fill=GREY)
         for c, post in enumerate(posts):
             path = folder / "512px" / f"{post.id % 1000:04d}" / f"{post.id}.jpg"
-            with Image.open(path, formats=["JPEG"]) as image:
-                tile = image.resize((TILE, TILE), Image.Resampling.LANCZOS)
+            tile = upright_rgb(path.read_bytes()).resize((TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(tile, (MARGIN + c * (TILE + GAP), y + CAPTION - 6), corners)
     sheet.save(folder / "contact_sheet.jpg", quality=92, subsampling=0)

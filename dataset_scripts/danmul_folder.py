@@ -158,7 +158,7 @@ def record_build(
             "first_files": [relative(path, dump.source) for path in dump.files[:LISTED_FILES]],
             "not_read": [relative(path, dump.source) for path in dump.not_read[:LISTED_FILES]],
             "lines": parsed.num_records,
-            "bad_lines": len(parsed.bad_lines),
+            "bad_lines": parsed.num_bad,
             "without_id": parsed.num_without_id,
         },
         "options": build_options(options),

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from dataset_scripts.list_images import SUFFIXES, ImageListing, list_beside, list_buckets, list_tars
+from dataset_scripts import select_posts as rules
+from dataset_scripts.list_images import SUFFIXES, ImageListing, counted, list_beside, list_buckets, list_tars
+from dataset_scripts.open_files import DAMAGED, open_regular, tar_members
 from dataset_scripts.posts import Parsed
+from dataset_scripts.read_folders import is_sidecar, pair_captions, pair_sidecars
 from dataset_scripts.read_json import (
     COMPRESSED_SUFFIXES,
-    HEAD_LINES,
     JSON_SUFFIXES,
+    TAR_SUFFIXES,
     is_one_value,
     lines_from,
     opened_files,
+    records_of,
     shape_of,
 )
 from dataset_scripts.read_tables import DAFRE_SPLITS, parquet_columns
 from dataset_scripts.records import ParseTask
+from dataset_scripts.site_posts import HOME_SITES
+from dataset_scripts.terminal import printable
 
 RANGE_BYTES = 64 * 2**20
 MEMBERS_PER_TASK = 5_000
@@ -35,7 +43,7 @@ FORMATS = {  # name: what it is, as the first line of output says
     "dafre": "the published CSVs of DAF:re",
     "webdataset": "tars of pictures with JSON beside them",
     "gallery-dl": "pictures with JSON sidecars",
-    "folder": "pictures with .txt captions, the folder names the character, as for kohya",
+    "folder": "pictures with .txt or .caption beside them, the folder names the character, as for kohya",
 }
 BESIDE = ("webdataset", "gallery-dl", "folder")  # formats whose metadata lie beside the images
 
@@ -49,6 +57,8 @@ class Dump:
     files: list[UPath]  # metadata files; pictures for "folder"
     tasks: list[ParseTask]
     not_read: list[UPath] = field(default_factory=list)  # posts in another format: the same posts a second time
+    other_kinds: Counter[str] = field(default_factory=Counter)  # sidecars of files that are no pictures, by suffix
+    ignored: Counter[str] = field(default_factory=Counter)  # files beside the pictures that are not read, by suffix
 
     def describe(self) -> str:
         """One line: format, files, and what the dump holds besides."""
@@ -75,6 +85,32 @@ class Dump:
                 f"{', '.join(found) or 'no folders'}."
             )
 
+    def list_beside(self, parsed: Parsed) -> ImageListing:
+        """The images beside their records. Of several records of an id one is taken, whole: with its own picture.
+
+        The others leave `parsed`: one without picture for one with, then all but the one that `duplicate_posts` keeps.
+        """
+        posts, images = parsed.posts, parsed.images
+        has_image = np.fromiter((image is not None for image in images), bool, len(images))
+        if not has_image.any():
+            raise FileNotFoundError(
+                f"Expected pictures beside the metadata in {self.source}, found none: check the download."
+            )
+        dropped = ~has_image & rules.in_sorted(posts.post_ids, np.unique(posts.post_ids[has_image]))
+        second, num_conflicts = rules.duplicate_posts(posts.drop_posts(dropped))
+        dropped[~dropped] = second
+        parsed.posts = posts.drop_posts(dropped)
+        parsed.images = [image for image, is_dropped in zip(images, dropped.tolist(), strict=True) if not is_dropped]
+        notes = [
+            counted("posts without a picture of a kind that is read", self.other_kinds),
+            f"further records of an id, left out with their pictures: {dropped.sum():,}" if dropped.any() else "",
+        ]
+        if parsed.sites.keys() - set(HOME_SITES):
+            sites = Counter({printable(site)[:40] or "no site": number for site, number in parsed.sites.items()})
+            notes.append(f"{counted('posts of sites', sites)}; ids of others than Danbooru are hashes of site and id")
+        ignored = self.ignored + parsed.ignored
+        return list_beside(parsed.posts.post_ids, parsed.images, ignored, [n for n in notes if n], num_conflicts)
+
     def list_images(self, parsed: Parsed, images: str | None) -> ImageListing:
         """Where the images lie. `images`: the folder that --images names, or None.
 
@@ -82,7 +118,7 @@ class Dump:
         """
         self.check_images_folder(images)
         if self.format in BESIDE:
-            return list_beside(parsed.images, self.source)
+            return self.list_beside(parsed)
         folders = [images] if images else ["512px", "original", "faces", "fullMin256"]
         folder = next((self.source / name for name in folders if (self.source / name).is_dir()), None)
         # Not deeper: a 512px folder has a thousand folders of thousands of files.
@@ -129,13 +165,19 @@ def listing(source: UPath) -> str:
     paths = sorted(source.iterdir(), key=lambda path: path.name)
     paths += [path for folder in paths if folder.name.startswith("metadata") and folder.is_dir()
               for path in sorted(folder.iterdir(), key=lambda path: path.name)]  # fmt: skip
-    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file() else f"{path.name}/"
+    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file()
+             else f"{printable(path.name)}/"
              for path in paths[:20]]  # fmt: skip
     return ", ".join(names) or "nothing"
 
 
 def relative(path: UPath, source: UPath) -> str:
-    """The path as the user knows it."""
+    """The path as the user knows it, in any terminal and any file."""
+    return printable(below(path, source))
+
+
+def below(path: UPath, source: UPath) -> str:
+    """The path within `source`, as it opens."""
     return str(path)[len(str(source)) :].lstrip("/")
 
 
@@ -144,9 +186,12 @@ def metadata_files(source: UPath) -> dict[str, dict[UPath, str]]:
     folders = sorted((path for path in source.glob("metadata*") if path.is_dir()), key=str)
     found: dict[str, dict[UPath, str]] = {"flat": {}, "nested": {}, "parquet": {}}
     for folder in folders or [source]:
-        for path in sorted(folder.iterdir(), key=lambda path: path.name):
-            is_sidecar = path.name.removesuffix(".json").endswith(SUFFIXES)
-            if path.is_file() and not is_sidecar and (shape := shape_of_file(path, relative(path, source))):
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        names = {path.name for path in paths}
+        for path in paths:
+            if not path.is_file() or is_sidecar(path.name, names):
+                continue
+            if shape := shape_of_file(path, relative(path, source)):
                 found["flat" if shape == "listed" else shape][path] = shape
     return found
 
@@ -160,8 +205,8 @@ def shape_of_file(path: UPath, name: str) -> str | None:
         except pa.ArrowException as error:
             raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
     if path.name.endswith(JSON_SUFFIXES):
-        with path.open("rb") as file:
-            return shape_of(list(islice(lines_from(file), HEAD_LINES)), name)
+        with open_regular(path) as file:
+            return shape_of(records_of(file, name), name)
     if path.name.endswith(COMPRESSED_SUFFIXES) or (path.name.endswith(".tar") and "picture" not in kinds_in(path)):
         return shape_in_archive(path, name)
     return None
@@ -170,13 +215,13 @@ def shape_of_file(path: UPath, name: str) -> str | None:
 def shape_in_archive(path: UPath, name: str) -> str | None:
     """The shape of the first file of posts in a compressed file or tar. Archives of other things are no posts."""
     plain = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
-    if not plain.endswith((*JSON_SUFFIXES, ".tar", ".tgz", ".txz")):
+    if not plain.endswith((*JSON_SUFFIXES, ".tar", *TAR_SUFFIXES)):
         return None
     try:
         for member, file in opened_files(str(path), name):
-            if shape := shape_of(list(islice(lines_from(file), HEAD_LINES)), member):
+            if shape := shape_of(records_of(file, member), member):
                 return shape
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error
     return None
 
@@ -188,18 +233,16 @@ def metadata_tasks(path: UPath, source: UPath, shape: str) -> Iterator[ParseTask
         with path.open("rb") as file:
             groups = pq.ParquetFile(file).num_row_groups
         yield from (ParseTask(str(path), name, "parquet", start=group, end=group + 1) for group in range(groups))
-    elif not path.name.endswith(JSON_SUFFIXES):
-        yield ParseTask(str(path), name, "stream", shape)
-    elif is_one_value(first_line(path)):
-        yield ParseTask(str(path), name, "json", shape)
+    elif not path.name.endswith(JSON_SUFFIXES) or is_one_value(first_line(path)):
+        yield ParseTask(str(path), name, "json")
     else:
         for start in range(0, max(path.stat().st_size, 1), RANGE_BYTES):
-            yield ParseTask(str(path), name, "lines", shape, start, start + RANGE_BYTES)
+            yield ParseTask(str(path), name, "lines", start, start + RANGE_BYTES)
 
 
 def first_line(path: UPath) -> bytes:
     """The first line of a JSON file that is not blank."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return next((line for line in lines_from(file) if line.strip()), b"")
 
 
@@ -212,30 +255,45 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
         tars = [path for path in sorted(source.rglob("*.tar"), key=str) if kinds_in(path) == {"json", "picture"}]
         tasks = [ParseTask(str(path), relative(path, source), "webdataset") for path in tars]
         return Dump(source, format, tars, tasks) if tars else None
-    paths = sorted((path for path in source.rglob("*") if path.is_file()), key=str)
-    names = {str(path) for path in paths}
+    names, ignored = [], Counter()
+    for path in source.rglob("*"):
+        if path.is_file():
+            names.append(below(path, source))
+        elif path.is_symlink() and path.is_dir():  # rglob does not enter it: it may lead back here
+            ignored["linked folder"] += 1
+        elif not path.is_dir():
+            ignored["no regular file"] += 1
+    captions, other_kinds = [], Counter()
     if format == "gallery-dl":
-        files = [path for path in paths if path.name.endswith(tuple(f"{suffix}.json" for suffix in SUFFIXES))]
+        members, other_kinds, not_read = pair_sidecars(sorted(names))
     else:
-        files = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        if not sure and not any(str(path.with_suffix(".txt")) in names for path in files):
+        members, captions, not_read = pair_captions(sorted(names))
+        if not sure and not any(captions):
             return None
-    members = [relative(path, source) for path in files]
     container = "sidecars" if format == "gallery-dl" else "folder"
     tasks = [
-        ParseTask(str(source), f"{container} {start + 1:,} and on", container, members=tuple(part))
+        ParseTask(
+            str(source), f"{container} {start + 1:,} and on", container,
+            members=tuple(members[start : start + MEMBERS_PER_TASK]),
+            captions=tuple(captions[start : start + MEMBERS_PER_TASK]),
+        )
         for start in range(0, len(members), MEMBERS_PER_TASK)
-        if (part := members[start : start + MEMBERS_PER_TASK])
-    ]
-    return Dump(source, format, files, tasks) if files else None
+    ]  # fmt: skip
+    files = [source / name for name in members]
+    return Dump(source, format, files, tasks, [], other_kinds, ignored + not_read) if files else None
 
 
 def kinds_in(path: UPath) -> set[str]:
-    """Which of "json" and "picture" are among the first members of a tar; nothing for what is no tar."""
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            names = [member.name for member in islice(tar, HEAD_MEMBERS)]
-    except tarfile.TarError:
+    """Which of "json" and "picture" are among the first members of a tar; nothing for a folder or a pipe of that name.
+
+    Raises ValueError for a file that is no whole tar, as far as it is looked at.
+    """
+    if not path.is_file():
         return set()
+    try:
+        with open_regular(path) as file:
+            names = [member.name for member, _ in islice(tar_members(file), HEAD_MEMBERS)]
+    except tarfile.TarError as error:
+        raise ValueError(f"{printable(path)} is no whole tar ({error}): get it again, or remove it.") from error
     kinds = {"json": JSON_SUFFIXES, "picture": SUFFIXES}
     return {kind for kind, suffixes in kinds.items() if any(name.endswith(suffixes) for name in names)}

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from array import array
+from collections import Counter
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -13,7 +14,12 @@ import numpy as np
 from tqdm import tqdm
 from upath import UPath
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in order of preference when an id has several files
+from dataset_scripts.open_files import open_regular, tar_members
+from dataset_scripts.terminal import printable
+
+# In order of preference when an id has several files.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".jfif", ".jpe", ".JPG", ".JPEG", ".PNG", ".WEBP", ".JFIF", ".JPE")
+SHOWN_SUFFIXES = 10
 
 
 class ImageFile(NamedTuple):
@@ -26,13 +32,13 @@ class ImageFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the path, as the data set shows it."""
-        return (self.member or self.path).rsplit("/", 1)[-1]
+        """The last part of the path, as the data set shows it: text, even where it is none on disk."""
+        return printable((self.member or self.path).rsplit("/", 1)[-1])
 
 
 def open_image(file: ImageFile) -> BinaryIO:
     """The image as a seekable binary stream. Raises OSError (FileNotFoundError) as `open` does."""
-    stream = UPath(file.path).open("rb") if "://" in file.path else open(file.path, "rb")
+    stream = open_regular(file.path)
     if file.size < 0:
         return stream
     with stream:
@@ -45,11 +51,20 @@ class ImageListing:
     """The images of a dump by rising id. A layout is one subclass, which says where the images of posts lie."""
 
     ids: np.ndarray  # int64, unique, sorted
-    num_ignored: int  # files of the dump that are no image of a post by the rules of its layout
+    ignored: Counter[str]  # files that are no image of a post by the rules of the layout, by suffix
+    num_conflicts = 0  # ids with several records that differ, of which one was taken with its image
+
+    @property
+    def num_ignored(self) -> int:
+        return self.ignored.total()
 
     def describe(self) -> str:
+        """Where they lie, and what lies there besides."""
+        return f"{self.place()}\n{counted('files not read', self.ignored)}".rstrip("\n")
+
+    def place(self) -> str:
         """Where they lie, in a few words."""
-        return "beside their metadata"
+        raise NotImplementedError
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
         """The images of posts that are in the listing, in the order asked for."""
@@ -63,7 +78,7 @@ class BucketListing(ImageListing):
     folder: str
     suffixes: np.ndarray  # int8, index into SUFFIXES
 
-    def describe(self) -> str:
+    def place(self) -> str:
         return f"{self.folder.rsplit('/', 1)[-1]}/NNNN/ID.*"
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
@@ -85,7 +100,7 @@ class TarListing(ImageListing):
     sizes: np.ndarray  # int64 [n]
     suffixes: np.ndarray  # int64 [n]
 
-    def describe(self) -> str:
+    def place(self) -> str:
         return f"{len(self.tars):,} tars"
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
@@ -104,17 +119,36 @@ class NamedListing(ImageListing):
     """Images anywhere, as the metadata beside them said."""
 
     images: list[ImageFile]
+    notes: list[str]  # what was found and is not in the listing
+    num_conflicts: int = 0
+
+    def place(self) -> str:
+        return "\n".join(("places beside their metadata", *self.notes))
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:
         return [self.images[place] for place in np.searchsorted(self.ids, post_ids)]
 
 
-def list_beside(images: dict[int, ImageFile], source: UPath) -> ImageListing:
-    """The images that lay beside their metadata. Raises FileNotFoundError when there is none."""
-    if not images:
-        raise FileNotFoundError(f"Expected pictures beside the metadata in {source}, found none: check the download.")
-    post_ids = sorted(images)
-    return NamedListing(np.array(post_ids, np.int64), 0, [images[post_id] for post_id in post_ids])
+def list_beside(
+    post_ids: np.ndarray, images: list[ImageFile | None], ignored: Counter[str], notes: list[str], num_conflicts: int
+) -> ImageListing:
+    """The images that lay beside the records of posts; no id occurs twice."""
+    places = [place for place in np.argsort(post_ids).tolist() if images[place] is not None]
+    return NamedListing(post_ids[places], ignored, [images[place] for place in places], notes, num_conflicts)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in small letters, as files are counted by."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix if suffix[1:].isascii() and suffix[1:].isalnum() and len(suffix) < 10 else "other names"
+
+
+def counted(what: str, numbers: Counter[str]) -> str:
+    """`what: 5 (.gif 3, .txt 2)`; nothing for nothing."""
+    ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {number:,}" for name, number in ordered[:SHOWN_SUFFIXES]]
+    more = ["..."] if len(ordered) > len(shown) else []
+    return f"{what}: {numbers.total():,} ({', '.join(shown + more)})" if ordered else ""
 
 
 def list_tars(tars: list[UPath]) -> ImageListing:
@@ -123,14 +157,15 @@ def list_tars(tars: list[UPath]) -> ImageListing:
     Raises FileNotFoundError when there is none, ValueError for a damaged tar.
     """
     columns = {name: array("q") for name in ("ids", "tars", "offsets", "sizes", "suffixes")}
-    num_ignored = 0
+    ignored = Counter()
     for code, path in enumerate(tqdm(tars, "reading tars", unit=" tars", disable=None)):
         try:
-            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
+            with open_regular(path) as file:
+                for member, _ in tar_members(file):
                     stem, suffix = os.path.splitext(member.name.rsplit("/", 1)[-1])
                     if not member.isfile() or not is_id(stem) or suffix not in SUFFIXES:
-                        num_ignored += member.isfile()
+                        if member.isfile():
+                            ignored[suffix_of(member.name)] += 1
                         continue
                     row = (int(stem), code, member.offset_data, member.size, SUFFIXES.index(suffix))
                     for column, value in zip(columns.values(), row, strict=True):
@@ -143,7 +178,7 @@ def list_tars(tars: list[UPath]) -> ImageListing:
     order = np.lexsort((arrays[1], arrays[4], arrays[0]))
     ids, first = np.unique(arrays[0][order], return_index=True)
     codes, offsets, sizes, suffixes = (values[order][first] for values in arrays[1:])
-    return TarListing(ids, num_ignored, [str(path) for path in tars], codes, offsets, sizes, suffixes)
+    return TarListing(ids, ignored, [str(path) for path in tars], codes, offsets, sizes, suffixes)
 
 
 def is_id(stem: str) -> bool:
@@ -162,7 +197,7 @@ def list_buckets(source: UPath, folder: UPath | None, tried: list[str]) -> Image
             f"Expected the images in {source}/{tried[0]}/NNNN/ID.jpg (NNNN = id % 1000) or in tars there, found "
             f"{found} in {source}: put or link that folder there, or name it with --images."
         )
-    ids, suffixes, num_ignored = array("q"), array("b"), 0
+    ids, suffixes, ignored = array("q"), array("b"), Counter()
     for bucket in sorted((path for path in folder.iterdir() if path.is_dir()), key=str):
         for name in file_names(bucket):
             stem, suffix = os.path.splitext(name)
@@ -170,16 +205,16 @@ def list_buckets(source: UPath, folder: UPath | None, tried: list[str]) -> Image
                 ids.append(int(stem))
                 suffixes.append(SUFFIXES.index(suffix))
             else:
-                num_ignored += 1
+                ignored[suffix_of(name)] += 1
     if not ids:
         raise FileNotFoundError(
-            f"Expected images named NNNN/ID.jpg (NNNN = id % 1000) in {folder}, found {num_ignored} other files: "
+            f"Expected images named NNNN/ID.jpg (NNNN = id % 1000) in {folder}, found {ignored.total()} other files: "
             "check that the download is complete and unpacked."
         )
     all_ids, all_suffixes = np.array(ids, np.int64), np.array(suffixes, np.int8)
     order = np.lexsort((all_suffixes, all_ids))
     unique_ids, first = np.unique(all_ids[order], return_index=True)
-    return BucketListing(unique_ids, num_ignored, str(folder), all_suffixes[order][first])
+    return BucketListing(unique_ids, ignored, str(folder), all_suffixes[order][first])
 
 
 def file_names(folder: UPath) -> list[str]:

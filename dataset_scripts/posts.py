@@ -1,6 +1,6 @@
 """The posts of a dump as one table of integer codes, whatever the format they came in.
 
-`parse` handles one task (a byte range, a tar, some sidecars; see `read_records.py`) and is picklable, so any
+`parse` handles one task (a byte range, a tar, some sidecars; see `READERS`) and is picklable, so any
 `concurrent.futures.Executor` may run it. `merge` joins what the tasks found.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,14 +17,16 @@ import numpy as np
 
 from dataset_scripts.list_images import ImageFile
 from dataset_scripts.read_folders import read_folder, read_sidecars, read_webdataset
-from dataset_scripts.read_json import read_lines, read_stream, read_value
+from dataset_scripts.read_json import read_json, read_lines
 from dataset_scripts.read_tables import read_dafre, read_parquet
 from dataset_scripts.records import BadLine, ParseTask
+from dataset_scripts.site_posts import SitePost
 
 NO_CHARACTER, SEVERAL_CHARACTERS = -1, -2
+MAX_BAD_LINES = 10_000  # that are kept with their text
 
 READERS = {  # of a container that holds records alone: each yields a post, a BadLine, or None for a blank line
-    "lines": read_lines, "stream": read_stream, "json": read_value, "parquet": read_parquet, "dafre": read_dafre,
+    "lines": read_lines, "json": read_json, "parquet": read_parquet, "dafre": read_dafre,
 }  # fmt: skip
 READERS_WITH_IMAGES = {"sidecars": read_sidecars, "folder": read_folder, "webdataset": read_webdataset}
 
@@ -86,8 +89,11 @@ class Parsed:
     num_records: int = 0  # lines that are not blank
     num_without_id: int = 0
     other_tags: set[str] = field(default_factory=set)  # artist, copyright and meta tags of one-character posts
-    bad_lines: list[BadLine] = field(default_factory=list)
-    images: dict[int, ImageFile] = field(default_factory=dict)  # by post id, where metadata and images lie together
+    num_bad: int = 0  # records that are no post, among num_records
+    bad_lines: list[BadLine] = field(default_factory=list)  # the first MAX_BAD_LINES of them
+    images: list[ImageFile | None] = field(default_factory=list)  # of each post, where they lie together
+    sites: Counter[str] = field(default_factory=Counter)  # posts of each, where the records name theirs
+    ignored: Counter[str] = field(default_factory=Counter)  # files beside the records that are not read, by suffix
     splits: dict[int, int] = field(default_factory=dict)  # by post id, where the dump comes with a split (DAF:re)
 
 
@@ -100,7 +106,7 @@ class Codes(dict):
 
 
 def records(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
-    """(post, BadLine or None, its image where both lie together) for every record of a task."""
+    """(post, BadLine, None or the suffix of a file that is not read; its image where both lie together)."""
     if task.container in READERS_WITH_IMAGES:
         yield from READERS_WITH_IMAGES[task.container](task)
     else:
@@ -118,20 +124,28 @@ def parse(task: ParseTask) -> Parsed:
     deleted, tag_counts, tag_codes = bytearray(), array("i"), array("i")
     parsed = Parsed(posts=None)
     for post, image in records(task):
+        if isinstance(post, str):
+            parsed.ignored[post] += 1
+            continue
         parsed.num_lines += 1
         if post is None:
             continue
         parsed.num_records += 1
         if isinstance(post, BadLine):
-            parsed.bad_lines.append(post)
+            parsed.num_records += post.records - 1
+            parsed.num_bad += post.records
+            if len(parsed.bad_lines) < MAX_BAD_LINES:
+                parsed.bad_lines.append(post)
             continue
         if post.id is None:
             parsed.num_without_id += 1
             continue
         if task.container == "dafre":
             parsed.splits[post.id] = post.split
-        if image is not None:
-            parsed.images.setdefault(post.id, image)
+        if task.container in READERS_WITH_IMAGES:
+            parsed.images.append(image)
+        if isinstance(post, SitePost):
+            parsed.sites[post.site] += 1
         names = post.characters()
         ids.append(post.id)
         rating_codes.append(ratings[post.rating or ""])
@@ -166,10 +180,12 @@ def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
         merged.num_lines += part.num_lines
         merged.num_records += part.num_records
         merged.num_without_id += part.num_without_id
-        merged.bad_lines += part.bad_lines
+        merged.num_bad += part.num_bad
+        merged.bad_lines += part.bad_lines[: MAX_BAD_LINES - len(merged.bad_lines)]
         merged.other_tags |= part.other_tags
-        for post_id, image in part.images.items():
-            merged.images.setdefault(post_id, image)  # the first of two records of an id counts
+        merged.images += part.images
+        merged.sites += part.sites
+        merged.ignored += part.ignored
         merged.splits |= part.splits
         posts = part.posts
         names = {"characters": posts.character_names, "ratings": posts.rating_names, "tag_codes": posts.tag_names}

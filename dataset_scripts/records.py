@@ -1,6 +1,6 @@
 """One post of a dump, in the shapes that dumps have, and the task of reading some of them.
 
-A new JSON shape is one more class like `FlatPost`; anything else becomes a `PlainPost`.
+JSON of any shape becomes a `JsonPost`, which has the keys of all of them; anything else becomes a `PlainPost`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from typing import Annotated
 
 import msgspec
 
+from dataset_scripts.terminal import printable
+
 GENERAL, CHARACTER = 0, 4  # Danbooru's tag categories; 1 artist, 3 copyright, 5 meta
-KEPT_LINE_CHARS = 10_000  # of a bad line in the rejects file
-MAX_RECORD_BYTES = 64 * 2**20  # a post has 2 kB; more is no post, and a bomb must not fill the memory
+KEPT_LINE_CHARS, KEPT_REASON_CHARS = 1_000, 300  # of a bad line in the rejects file
+RECORD_BYTES = 2_000  # of a post; a bad line of more is counted as so many records
+MAX_RECORD_BYTES = 2**20  # more is no post, and a bomb must not fill the memory
 
 # Numbers are strings in the dumps and integers in API records: the decoder is lax (strict=False) and takes both.
 PostId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -41,31 +44,6 @@ class FlatPost(msgspec.Struct, gc=False):
         return " ".join(string or "" for string in strings).split()
 
 
-class NestedTag(msgspec.Struct, gc=False):
-    """One tag of a nested post."""
-
-    name: str | None = None
-    category: int | None = None
-
-
-class NestedPost(msgspec.Struct, gc=False):
-    """A post of Danbooru2017-2020."""
-
-    id: PostId | None = None
-    rating: str | None = None
-    is_deleted: bool | None = None
-    tags: list[NestedTag] | None = None
-
-    def characters(self) -> set[str]:
-        return {tag.name for tag in self.tags or () if tag.category == CHARACTER and tag.name}
-
-    def general_tags(self) -> set[str]:
-        return {tag.name for tag in self.tags or () if tag.category == GENERAL and tag.name}
-
-    def other_tags(self) -> list[str]:
-        return [tag.name for tag in self.tags or () if tag.category not in (GENERAL, CHARACTER) and tag.name]
-
-
 Tags = list[str] | str | None
 
 
@@ -78,11 +56,63 @@ class ListedPost(FlatPost, gc=False):
     character_tags: Tags = None
 
     def characters(self) -> set[str]:
-        return split_tags(self.tags_character) | split_tags(self.character_tags) | super().characters()
+        names = set((self.tag_string_character or "").split())
+        if self.tags_character or self.character_tags:
+            names |= split_tags(self.tags_character) | split_tags(self.character_tags)
+        return names
 
     def general_tags(self) -> set[str]:
-        return split_tags(self.tags_general) | split_tags(self.general_tags_) | super().general_tags()
+        names = set((self.tag_string_general or "").split())
+        if self.tags_general or self.general_tags_:
+            names |= split_tags(self.tags_general) | split_tags(self.general_tags_)
+        return names
 
+
+class NestedTag(msgspec.Struct, gc=False):
+    """One tag of a nested post."""
+
+    name: str | None = None
+    category: int | None = None
+
+
+class JsonPost(ListedPost, gc=False):
+    """A post of any shape. `tags` are those of Danbooru2017-2020 where they are objects with a category."""
+
+    tags: list[NestedTag | str | float | None] | dict | str | float | None = None
+
+    def nested_tags(self) -> list[NestedTag]:
+        return [tag for tag in self.tags if isinstance(tag, NestedTag)] if isinstance(self.tags, list) else []
+
+    def characters(self) -> set[str]:
+        names = super().characters()
+        if self.tags:
+            names.update(tag.name for tag in self.nested_tags() if tag.category == CHARACTER and tag.name)
+        return names
+
+    def general_tags(self) -> set[str]:
+        names = super().general_tags()
+        if self.tags:
+            names.update(tag.name for tag in self.nested_tags() if tag.category == GENERAL and tag.name)
+        return names
+
+    def other_tags(self) -> list[str]:
+        nested = self.nested_tags() if self.tags else ()
+        names = [tag.name for tag in nested if tag.category not in (GENERAL, CHARACTER) and tag.name]
+        return names + super().other_tags()
+
+    def check(self) -> None:
+        """Raises ValueError for an object that is no post, and for tags of which nothing says what they are."""
+        if self == NO_POST:
+            raise ValueError("expected a post, found none of its keys (id, rating, tag_string_general, tags, ...)")
+        if self.tags and not self.nested_tags() and all(getattr(self, key) is None for key in TAG_KEYS):
+            raise ValueError("expected tags with their categories, found tags alone")
+
+
+NO_POST = JsonPost()
+TAG_KEYS = (
+    "tags_general", "tags_character", "general_tags_", "character_tags", "tag_string_general", "tag_string_character",
+    "tag_string_artist", "tag_string_copyright", "tag_string_meta",
+)  # fmt: skip
 
 @dataclass
 class PlainPost:
@@ -105,25 +135,22 @@ class PlainPost:
         return []
 
 
-SHAPES = {"nested": NestedPost, "flat": FlatPost, "listed": ListedPost}
-
-
 @dataclass
 class ParseTask:
     """Some records of a dump. `name` is the path as shown to the user.
 
-    `container` says how they lie in the file: "lines" (those that begin in bytes [start, end)), "stream" (compressed
-    lines), "json" (one value: a post or an array of posts), "parquet" (row groups [start, end)), "webdataset" (a tar),
-    "sidecars" and "folder" (the files `members`), "dafre" (a CSV). `shape` is one of SHAPES, for JSON.
+    `container` says how they lie in the file: "lines" (those that begin in bytes [start, end)), "json" (a file of
+    lines, of one array or of one post, compressed or not, or a tar of such), "parquet" (row groups [start, end)),
+    "webdataset" (a tar), "sidecars" and "folder" (the files `members`), "dafre" (a CSV).
     """
 
     path: str
     name: str
     container: str = "lines"
-    shape: str = "flat"
     start: int = 0
     end: int = 0
     members: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()  # of "folder": that of each member, "" for none
 
 
 @dataclass
@@ -134,11 +161,14 @@ class BadLine:
     line: int
     reason: str
     text: str
+    records: int = 1  # that its bytes may have been
 
 
-def bad_line(file: str, line: int, reason: object, text: bytes) -> BadLine:
-    """A `BadLine` of at most KEPT_LINE_CHARS, whatever the bytes."""
-    return BadLine(file, line, str(reason), text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace"))
+def bad_line(file: str, line: int, reason: object, text: bytes, size: int = 0) -> BadLine:
+    """A `BadLine` of at most KEPT_LINE_CHARS, whatever the bytes. `size`: of the record, where `text` is cut."""
+    shown = text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace")
+    records = max(1, max(size, len(text)) // RECORD_BYTES)
+    return BadLine(printable(file), line, printable(str(reason)[:KEPT_REASON_CHARS]), shown, records)
 
 
 def split_tags(tags: Tags) -> set[str]:

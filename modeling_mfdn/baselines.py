@@ -105,6 +105,7 @@ class BaselineModel(MFDNPreTrainedModel):
         self.character_head = nn.Linear(config.hidden_size, config.num_labels)
 
     vision_features = MFDNModel.vision_features
+    character_loss = MFDNModel.character_loss
     total_loss = MFDNModel.total_loss
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
@@ -127,11 +128,11 @@ class BaselineModel(MFDNPreTrainedModel):
         """
         vision_states = self.vision_features(pixel_values, **kwargs)  # [B, P, D]
         logits = self.character_head(vision_states[:, 0])
-        character_loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+        character_loss = self.character_loss(logits, labels) if labels is not None else None
         stages = self.answer_tags(vision_states, **kwargs)
         tag_loss = None
         if tag_labels is not None:
-            targets = multi_hot(tag_labels, self.config.num_tags)
+            targets = multi_hot(tag_labels.to(logits.device), self.config.num_tags)
             loss = TAG_LOSSES[self.config.tag_loss]
             # Summed over tags and averaged over posts: a mean over 25,404 tags, nearly all absent, would be nothing
             # beside the character's loss.
@@ -184,7 +185,7 @@ class Label2LabelModel(BaselineModel):
         self.label_decoder = nn.ModuleList(MFDNDecoderLayer(config) for _ in range(config.num_label_layers))
         self.label_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.label_head = GroupWiseLinear(num_tags, width)
-        self.label_batch_norm = nn.BatchNorm1d(num_tags)
+        self.label_batch_norm = LabelBatchNorm(num_tags)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
 
@@ -196,17 +197,18 @@ class Label2LabelModel(BaselineModel):
             init.zeros_(module.bias)
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
-        states = self.queries.weight.expand(vision_states.shape[0], -1, -1)  # [B, K, D]
+        num_tags = self.config.num_tags
+        # Embeddings are called, never read: where weights lie elsewhere (offloaded, sharded) a call fetches them.
+        attribute = torch.arange(num_tags, device=vision_states.device)
+        states = self.queries(attribute).expand(vision_states.shape[0], -1, -1)  # [B, K, D]
         for layer in self.query_decoder:
             states = layer(states, vision_states, **kwargs)
         first = self.query_head(self.dropout(self.query_norm(states))).clamp(-MAX_LOGIT, MAX_LOGIT)
-
-        num_tags = self.config.num_tags
-        attribute = torch.arange(num_tags, device=first.device)
+        attribute = attribute.to(first.device)
         labels = self.label_embeddings(torch.where(first > 0, attribute, attribute + num_tags))  # no gradient to first
         if self.training:
             masked = torch.rand_like(first) < self.config.label_mask_prob
-            labels = torch.where(masked[..., None], self.mask_embeddings.weight, labels)
+            labels = torch.where(masked[..., None], self.mask_embeddings(attribute), labels)
         for layer in self.label_decoder:
             labels = layer(labels, vision_states, **kwargs)
         second = self.label_batch_norm(self.label_head(self.dropout(self.label_norm(labels))))
@@ -223,6 +225,17 @@ class GroupWiseLinear(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return (states * self.weight).sum(dim=-1) + self.bias
+
+
+class LabelBatchNorm(nn.BatchNorm1d):
+    """[B, K] → [B, K]. One post has no statistics: the last, smallest batch of an epoch takes those so far."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if len(states) > 1:
+            return super().forward(states)
+        return nn.functional.batch_norm(
+            states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
 
 
 def multi_hot(tag_labels: torch.Tensor, num_tags: int) -> torch.Tensor:

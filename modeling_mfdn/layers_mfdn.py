@@ -136,6 +136,10 @@ class MFDNTagEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids, positions):
+        """Without `input_ids` the slots as they are, [N, D]: asked for here, where weights that lie elsewhere
+        (offloaded, sharded) are fetched."""
+        if input_ids is None:
+            return self.position_embeddings(positions)
         return self.dropout(self.norm(self.tag_embeddings(input_ids) + self.position_embeddings(positions)))
 
 
@@ -162,7 +166,9 @@ class MFDNTagDecoder(nn.Module):
         self.layers = nn.ModuleList([MFDNDecoderLayer(config) for _ in range(config.num_decoder_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, queries, vision_states, attention_mask=None, **kwargs):
+    def forward(self, queries, is_hidden, vision_states, attention_mask=None, **kwargs):
+        """`queries` [B, Q, D]; where `is_hidden` ([Q] or [B, Q]) they are slots, which the mask vector is added to."""
+        queries = torch.where(is_hidden[..., None], queries + self.mask_vector, queries)
         for layer in self.layers:
             queries = layer(queries, vision_states, attention_mask, **kwargs)
         return self.norm(queries)

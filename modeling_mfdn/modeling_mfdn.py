@@ -76,7 +76,10 @@ class MFDNPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MFDNVisionEmbeddings", "MFDNTagEmbeddings", "MFDNLayer", "MFDNDecoderLayer"]
+    # Modules with a parameter of their own beside others, and layers whose input is added to their output.
+    _no_split_modules = [
+        "MFDNVisionEmbeddings", "MFDNTagEmbeddings", "MFDNLayer", "MFDNDecoderLayer", "MFDNTagDecoder",
+    ]  # fmt: skip
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -97,6 +100,24 @@ class MFDNPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.position_embeddings, std=std)
         elif isinstance(module, MFDNTagDecoder):
             init.trunc_normal_(module.mask_vector, std=std)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Of the tags; of the patches, where a model takes pictures alone, as ViT has it."""
+        has_tags = self.config.modality == "image+tags"
+        return self.tag_embeddings.tag_embeddings if has_tags else self.vision_embeddings.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module):
+        if self.config.modality == "image+tags":
+            self.tag_embeddings.tag_embeddings = value
+        else:
+            self.vision_embeddings.patch_embed = value
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """Raises ValueError: tag head, embedding, tokenizer and fitted thresholds are of one vocabulary."""
+        raise ValueError(
+            f"The {self.config.num_tags:,} tags of this model are also its answers: it cannot be given others without "
+            "training. Train with --dataset of the other tags and --vision_weights of this model."
+        )
 
 
 class MFDNModel(MFDNPreTrainedModel):
@@ -124,9 +145,6 @@ class MFDNModel(MFDNPreTrainedModel):
             # tags would be 0.8 B parameters. Special tokens are never predicted.
             self.tag_head = nn.Linear(config.hidden_size, config.num_tags)
         self.post_init()
-
-    def get_input_embeddings(self):
-        return self.tag_embeddings.tag_embeddings if self.config.modality == "image+tags" else None
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -167,12 +185,12 @@ class MFDNModel(MFDNPreTrainedModel):
             raise ValueError("Give either pixel_values or the vision_states of an earlier call.")
         if vision_states is None:
             vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
-        text_states, text_mask = self.encode_tags(visible, vision_states.shape[0], **kwargs)  # [B, N + 2, D] or None
+        text_states, text_mask = self.encode_tags(visible, vision_states, **kwargs)  # [B, N + 2, D] or None
         fused_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
 
         character_embedding = fused_states[:, 0]
         logits = self.character_head(character_embedding)  # [B, C]
-        character_loss = nn.functional.cross_entropy(logits.float(), labels) if labels is not None else None
+        character_loss = self.character_loss(logits, labels) if labels is not None else None
 
         tag_loss = tag_logits = None
         if return_tag_logits is None:
@@ -225,27 +243,31 @@ class MFDNModel(MFDNPreTrainedModel):
             mask=nn.functional.pad(mask, (1, 1), value=True),
         )
 
-    def encode_tags(self, visible: VisibleTags | None, batch_size: int, **kwargs):
-        """Text states [B, N + 2, D] and their mask (None = nothing is padding); (None, None) without text branch."""
+    def encode_tags(self, visible: VisibleTags | None, vision_states: torch.Tensor, **kwargs):
+        """Text states [B, N + 2, D] and their mask (None = nothing is padding); (None, None) without text branch.
+
+        `vision_states` say for how many pictures, and on which device.
+        """
         if self.config.modality == "image":
             return None, None
         if visible is None:
-            return self.no_tags_states(**kwargs).expand(batch_size, -1, -1), None
+            return self.no_tags_states(vision_states.device, **kwargs).expand(len(vision_states), -1, -1), None
         embedded = self.tag_embeddings(visible.input_ids, visible.positions)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=embedded, attention_mask=visible.mask
         )
         return self.text_encoder(embedded, attention_mask, **kwargs), visible.mask
 
-    def no_tags_states(self, **kwargs) -> torch.Tensor:
+    def no_tags_states(self, device: torch.device, **kwargs) -> torch.Tensor:
         """[1, 2, D]: [CLS] and [SEP] alone, the same for every picture without visible tags.
 
         Computed in each call, for one row. Nothing is kept: nothing that torch shows tells of every way in which
         weights change (fused optimizers, `param.data`, adapters and hooks do not raise a parameter's version).
+        `device` is that of the inputs: `self.device` is meta where weights are offloaded.
         """
         config = self.config
-        input_ids = torch.tensor([[config.cls_token_id, config.sep_token_id]], device=self.device)
-        positions = torch.tensor([[0, config.max_tag_tokens - 1]], device=self.device)
+        input_ids = torch.tensor([[config.cls_token_id, config.sep_token_id]], device=device)
+        positions = torch.tensor([[0, config.max_tag_tokens - 1]], device=device)
         return self.text_encoder(self.tag_embeddings(input_ids, positions), **kwargs)
 
     def fuse(self, vision_states, text_states, text_mask, **kwargs):
@@ -253,6 +275,7 @@ class MFDNModel(MFDNPreTrainedModel):
         if text_states is None:
             return self.fusion_encoder(vision_states, **kwargs), None
         num_vision_tokens = vision_states.shape[1]
+        text_states = text_states.to(vision_states.device)  # stacks may lie on several devices
         fused = torch.cat([vision_states, text_states], dim=1)
         attention_mask = None
         if text_mask is not None:
@@ -267,21 +290,27 @@ class MFDNModel(MFDNPreTrainedModel):
     def decode_slots(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
         """Decoded states [B, T - 2, D] of every slot: visible tags ask with their fused state, the others with the
         mask vector, padding too, so that the number of tags does not leak."""
-        config = self.config
-        hidden_slots = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight  # [T, D]
-        queries = hidden_slots.expand(vision_states.shape[0], -1, -1)
+        last = self.config.max_tag_tokens - 1
+        positions = torch.arange(last + 1, device=vision_states.device)
+        slots = self.tag_embeddings(None, positions).to(vision_states.device)  # [T, D]
+        queries = slots.expand(vision_states.shape[0], -1, -1)
         if visible is None:
             queries = torch.cat([text_states[:, :1], queries[:, 1:-1], text_states[:, 1:]], dim=1)
+            is_hidden = (positions > 0) & (positions < last)
         else:
-            known = torch.where(visible.mask[..., None], text_states, hidden_slots[visible.positions])
-            queries = queries.scatter(1, visible.positions[..., None].expand_as(known), known.to(queries.dtype))
-        return self.tag_decoder(queries, vision_states, **kwargs)[:, 1 : config.max_tag_tokens - 1]
+            given, mask = visible.positions.to(slots.device), visible.mask.to(slots.device)
+            known = torch.where(mask[..., None], text_states, slots[given])
+            queries = queries.scatter(1, given[..., None].expand_as(known), known.to(queries.dtype))
+            is_hidden = torch.ones_like(queries[..., 0], dtype=torch.bool).scatter(1, given, ~mask)
+        return self.tag_decoder(queries, is_hidden, vision_states, **kwargs)[:, 1:last]
 
     def decode_one_slot(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
         """Decoded state [B, 1, D] of one hidden slot: with tags in random order every hidden slot learns the same
         distribution, so one asks for all at a fraction of the decoder's and the head's cost."""
-        query = self.tag_decoder.mask_vector + self.tag_embeddings.position_embeddings.weight[1]
-        queries = torch.cat([text_states, query.expand(vision_states.shape[0], 1, -1)], dim=1)
+        position = torch.ones(1, dtype=torch.long, device=vision_states.device)
+        slot = self.tag_embeddings(None, position).to(vision_states.device)  # [1, D]
+        queries = torch.cat([text_states, slot.expand(vision_states.shape[0], 1, -1)], dim=1)
+        is_hidden = nn.functional.pad(position.bool(), (text_states.shape[1], 0))
         attention_mask = None
         if visible is not None:
             attention_mask = create_bidirectional_mask(
@@ -289,7 +318,7 @@ class MFDNModel(MFDNPreTrainedModel):
                 inputs_embeds=queries,
                 attention_mask=nn.functional.pad(visible.mask, (0, 1), value=True),
             )
-        return self.tag_decoder(queries, vision_states, attention_mask, **kwargs)[:, -1:]
+        return self.tag_decoder(queries, is_hidden, vision_states, attention_mask, **kwargs)[:, -1:]
 
     def tag_loss(self, decoded: torch.Tensor, tag_labels: torch.Tensor) -> torch.Tensor:
         """Eq. 5: mean over a post's hidden tags, then over the posts. A post that hides none adds 0.
@@ -297,7 +326,7 @@ class MFDNModel(MFDNPreTrainedModel):
         The head runs only where a tag is scored: no logits of shape [B, T - 2, K] come into being. One query
         (Q = 1) answers for all hidden tags of its post.
         """
-        tag_labels = tag_labels[:, 1 : self.config.max_tag_tokens - 1]
+        tag_labels = tag_labels[:, 1 : self.config.max_tag_tokens - 1].to(decoded.device)
         is_scored = tag_labels != IGNORE_INDEX
         post, slot = is_scored.nonzero(as_tuple=True)
         if decoded.shape[1] == 1:
@@ -307,6 +336,10 @@ class MFDNModel(MFDNPreTrainedModel):
             losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[post, slot], reduction="none")
         per_post = losses.new_zeros(len(tag_labels)).index_add(0, post, losses)
         return (per_post / is_scored.sum(dim=1).clamp(min=1)).mean()
+
+    def character_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Eq. 4, mean over the posts."""
+        return nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
 
     def total_loss(self, character_loss, tag_loss):
         """Eq. 6, of whatever was given labels."""

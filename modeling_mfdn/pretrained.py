@@ -5,12 +5,13 @@ the vision encoder, the rest the fusion encoder, whose input then is what it was
 through both as through the ViT (`MFDNModel.vision_features`).
 """
 
+import json
 import math
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from timm.layers import resample_abs_pos_embed
 from transformers import AutoConfig
 
@@ -27,16 +28,17 @@ def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
     Positions of another image size are resampled to the model's grid of patches.
 
     Args:
-        weights: a folder that train_mfdn.py wrote; a .safetensors file with the state dict of a timm ViT; or the name
-            of a timm model whose pretrained weights are fetched, `vit_large_patch16_224.augreg_in21k`. All but the
-            file also tell the number of heads, which a state dict does not.
+        weights: a folder that train_mfdn.py wrote, also in shards; a .safetensors file with the state dict of a timm
+            ViT; or the name of a timm model whose pretrained weights are fetched,
+            `vit_large_patch16_224.augreg_in21k`. All but the file also tell the number of heads, which a state dict
+            does not.
 
     Returns:
         Names of the model's parameters that the ViT has nothing for, and that stayed as they were.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a pickled file, an unknown name, or a ViT whose sizes or parts do not fit.
+        ValueError: a pickled or broken file, an unknown name, or a ViT whose sizes or parts do not fit.
     """
     if Path(weights, "config.json").is_file():
         new_state = load_own_state(model, weights)
@@ -61,10 +63,37 @@ def load_own_state(model: MFDNModel, folder: str) -> dict[str, torch.Tensor]:
     sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_vision_layers", "num_fusion_layers",
              "patch_size", "num_channels")  # fmt: skip
     check_sizes({name: (getattr(config, name), getattr(model.config, name)) for name in sizes}, folder)
-    state = load_file(Path(folder, "model.safetensors"))
-    state = {name: tensor for name, tensor in state.items() if name.startswith(IMAGE_STACKS)}
+    state = {}
+    for path in weight_files(Path(folder)):
+        state |= load_tensors(path, IMAGE_STACKS)
+    missing = [name for name in model.state_dict() if name.startswith(IMAGE_STACKS) and name not in state]
+    if missing:
+        raise ValueError(f"{folder} is not a complete model: {len(missing)} weights are missing, {missing[0]} is one.")
     positions = "vision_embeddings.position_embeddings"
     return state | {positions: resample_positions(state[positions], model, folder)}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the shards that model.safetensors.index.json names."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return [folder / "model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [folder / Path(name).name for name in names]  # shards lie beside their index and nowhere else
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} does not say which files hold the weights.") from error
+
+
+def load_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, torch.Tensor]:
+    """Of a .safetensors file, those whose names begin so; nothing else is read."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is broken, or no .safetensors file: {error}.") from error
 
 
 def check_sizes(found: dict[str, tuple[int, int]], weights: str, remark: str = "") -> None:
@@ -87,9 +116,7 @@ def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
             "again with safetensors.torch.save_file where you trust it."
         )
     if suffix == ".safetensors":
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"There is no weights file {weights}.")
-        return load_file(weights)
+        return load_tensors(Path(weights))
     # A dot also parts architecture and tag in timm's names, so any other suffix is taken for a name.
     if not timm.is_model(weights):
         raise ValueError(

@@ -70,6 +70,19 @@ def test_label_tokens_are_masked_in_training_only():
         torch.testing.assert_close(before, model.answer_tags(states)[1])
 
 
+def test_a_last_batch_of_one_post_trains_with_the_statistics_so_far():
+    model = make(Label2LabelConfig, Label2LabelModel, hidden_dropout_prob=0.0, label_mask_prob=0.0)
+    states = torch.randn(3, 5, 24)
+    model.answer_tags(states)
+    before = model.label_batch_norm.running_var.clone()
+    one = model.answer_tags(states[:1])[1]
+    torch.testing.assert_close(one, model.eval().answer_tags(states[:1])[1])
+    assert torch.equal(model.label_batch_norm.running_var, before)
+    outputs = model.train()(torch.randn(1, 3, 16, 16), labels=torch.tensor([1]), tag_labels=TAG_LABELS[:1])
+    outputs.loss.backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
 def test_no_gradient_flows_through_hard_labels():
     model = make(Label2LabelConfig, Label2LabelModel, hidden_dropout_prob=0.0)
     model.answer_tags(torch.randn(3, 5, 24))[1].sum().backward()

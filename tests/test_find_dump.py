@@ -21,7 +21,8 @@ from dataset_scripts.build_danmul import main
 from dataset_scripts.find_dump import find_dump
 from dataset_scripts.list_images import open_image
 from dataset_scripts.posts import merge, parse
-from dataset_scripts.read_folders import caption_tags, hash_path
+from dataset_scripts.read_folders import caption_tags
+from dataset_scripts.site_posts import hash_text
 
 POSTS = [
     Post(11, ["rem_(re:zero)"], ["blue_hair", "maid", ">_<"], other=[]),
@@ -83,13 +84,26 @@ def test_packed_json_gives_the_same_posts(tmp_path, name):
     assert sorted(rows(parsed.posts)) == reference(tmp_path)
 
 
-def test_one_record_over_several_lines_and_a_broken_array(tmp_path):
+def test_records_over_several_lines_and_several_arrays(tmp_path):
     (tmp_path / "metadata").mkdir()
-    (tmp_path / "metadata" / "post.json").write_text(json.dumps(FLAT[0], indent=2))
-    (tmp_path / "metadata" / "posts.json").write_text(json.dumps(FLAT[1:])[:-30])
+    (tmp_path / "metadata" / "post.json").write_text("\n".join(json.dumps(post, indent=2) for post in FLAT[:2]))
+    (tmp_path / "metadata" / "posts.json").write_text(json.dumps(FLAT[2:3]) + "\n" + json.dumps(FLAT[3:]) + "\n[]")
     _, parsed = read(tmp_path)
-    assert parsed.posts.post_ids.tolist() == [11]
-    assert [(bad.file, bad.line) for bad in parsed.bad_lines] == [("metadata/posts.json", 1)]
+    assert sorted(rows(parsed.posts)) == reference(tmp_path) and not parsed.bad_lines
+
+
+@pytest.mark.parametrize("damage", ["cut in a record", "cut behind", "stray bracket", "stray end", "no comma"])
+def test_an_array_with_an_error_is_refused_by_name(tmp_path, damage):
+    content = {
+        "cut in a record": json.dumps(FLAT)[:-30],
+        "cut behind": json.dumps(FLAT[:2])[:-1],
+        "stray bracket": "[\n" + lines().decode(),
+        "stray end": json.dumps(FLAT) + "]",
+        "no comma": json.dumps(FLAT).replace('"rating"', 'rating"'),
+    }[damage]
+    (tmp_path / "posts.json").write_text(content)
+    with pytest.raises(ValueError, match=r"posts.json is JSON with an error behind record \d"):
+        read(tmp_path)
 
 
 def test_nested_lines_in_a_tar(tmp_path):
@@ -170,8 +184,8 @@ def test_kohya_folder(tmp_path):
     assert dump.format == "folder"
     found = {row[0]: row[1:3] for row in rows(parsed.posts)}
     assert found == {
-        hash_path("10_rem_(re:zero)/a.png"): ("rem_(re:zero)", [">_<", "blue_hair", "long_hair", "maid"]),
-        hash_path("10_rem_(re:zero)/b.jpg"): ("rem_(re:zero)", []),
+        hash_text("10_rem_(re:zero)/a.png"): ("rem_(re:zero)", [">_<", "blue_hair", "long_hair", "maid"]),
+        hash_text("10_rem_(re:zero)/b.jpg"): ("rem_(re:zero)", []),
     }
     assert len(dump.list_images(parsed, None).ids) == 2
     assert caption_tags("a, ,\n a_b ,a b") == {"a", "a_b"}

@@ -1,8 +1,10 @@
 """ONNX graphs: equal to PyTorch for any batch and any model, whole or not there."""
 
 import csv
+import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel
 from modeling_mfdn.publishing import onnx_export, web_page
 from modeling_mfdn.publishing.onnx_export import example_inputs, main, open_graph, run_graph
 from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.training import saving
 
 
 @pytest.fixture
@@ -107,6 +110,29 @@ def test_a_graph_that_differs_is_never_written(tiny_model, tiny_processor, save,
     assert main(["--model", folder, "--output", str(tmp_path / "onnx")]) == 2
     assert "differs from PyTorch" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_full_disk_is_said_with_the_room_it_takes(tiny_model, tiny_processor, save, tmp_path, monkeypatch, capsys):
+    folder = save(tiny_model, tiny_processor)
+    needed = 2 * 4 * sum(parameter.numel() for parameter in tiny_model.parameters())  # two graphs
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+        assert main(["--model", folder, "--output", str(tmp_path / "onnx")]) == 2
+    assert f"{needed / 1e6:,.1f} MB" in capsys.readouterr().err
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(onnx_export.torch.onnx, "export", full)
+    assert main(["--model", folder, "--output", str(tmp_path / "onnx")]) == 2
+    assert "onnx is full; nothing was written there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_that_is_not_there_is_named_and_nothing_is_fetched(tmp_path, capsys):
+    assert main(["--model", "nonsuch", "--output", str(tmp_path / "onnx")]) == 2
+    assert capsys.readouterr().err.startswith("error: There is no model 'nonsuch': there is no such folder here")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [onnx_export.main, web_page.main], ids=["export", "page"])

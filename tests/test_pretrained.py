@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import timm
 import torch
@@ -83,6 +85,34 @@ def test_a_model_of_ours_with_other_characters_tags_and_image_size_lends_its_ima
     theirs = other.vision_embeddings.position_embeddings
     expected = resample_abs_pos_embed(theirs, new_size=[2, 2], num_prefix_tokens=1)
     torch.testing.assert_close(model.vision_embeddings.position_embeddings, expected)
+
+
+def test_a_model_in_shards_lends_its_image_stacks_and_an_incomplete_one_is_refused(tiny_model, tiny_config, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    shards = sorted((tmp_path / "shards").glob("model-*.safetensors"))
+    assert len(shards) > 3 and not (tmp_path / "shards" / "model.safetensors").exists()
+    model = MFDNModel(tiny_config).eval()
+    assert load_vision_weights(model, str(tmp_path / "shards"))[0].startswith("character_head")
+    pixel_values = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(model.vision_features(pixel_values), tiny_model.vision_features(pixel_values))
+    (tmp_path / "outside.safetensors").write_bytes(shards[0].read_bytes())
+    index = tmp_path / "shards" / "model.safetensors.index.json"
+    record = json.loads(index.read_text())
+    for weight_map, message in (
+        ({"a": "../outside.safetensors"}, "no weights file .*shards.outside.safetensors"),
+        ({"a": shards[0].name}, "not a complete model: .* are missing, "),
+        ({"a": 7}, "does not say which files"),
+    ):
+        index.write_text(json.dumps(record | {"weight_map": weight_map}))
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            load_vision_weights(model, str(tmp_path / "shards"))
+    index.unlink()
+    with pytest.raises(FileNotFoundError, match="no weights file .*model.safetensors"):
+        load_vision_weights(model, str(tmp_path / "shards"))
+    (tmp_path / "cut.safetensors").write_bytes(shards[0].read_bytes()[:-9])
+    with pytest.raises(ValueError, match="cut.safetensors is broken"):
+        load_vision_weights(model, str(tmp_path / "cut.safetensors"))
 
 
 def test_a_model_of_ours_of_another_size_and_a_strangers_model_are_refused(tiny_config, tmp_path):

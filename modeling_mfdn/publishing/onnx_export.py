@@ -16,7 +16,6 @@ import argparse
 import csv
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,8 +25,8 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
 from ..modeling_mfdn import VisibleTags
-from ..training.saving import check_replaceable, replace_folder
-from ..training.terminal import command_line
+from ..training.saving import check_room, whole_folder
+from ..training.terminal import check_model_name, command_line
 
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
@@ -46,7 +45,7 @@ class PictureAlone(nn.Module):
         self.is_mfdn = hasattr(model, "tag_embeddings")
         if self.is_mfdn:  # the text branch has nothing to read: its two states are a constant
             with torch.no_grad():
-                self.register_buffer("no_tags", model.no_tags_states().clone())
+                self.register_buffer("no_tags", model.no_tags_states(model.device).clone())
 
     def forward(self, pixel_values: torch.Tensor):
         model = self.model
@@ -85,7 +84,7 @@ class PictureAndTags(nn.Module):
             mask=nn.functional.pad(is_given, (1, 1), value=True),
         )  # fmt: skip
         vision = model.vision_encoder(model.vision_embeddings(pixel_values))
-        text, mask = model.encode_tags(visible, pixel_values.shape[0])
+        text, mask = model.encode_tags(visible, vision)
         vision, text = model.fuse(vision, text, mask)
         logits = model.character_head(vision[:, 0]) / self.temperature
         if not config.predicts_tags:
@@ -229,7 +228,7 @@ def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset:
 
 def export(model_folder: str, output: Path, int8: bool, dataset: str | None, split: str) -> dict:
     """All files into an empty folder. Returns what onnx.json says."""
-    model = AutoModelForImageClassification.from_pretrained(model_folder).eval()
+    model = AutoModelForImageClassification.from_pretrained(check_model_name(model_folder)).eval()
     processor = MFDNProcessor.from_pretrained(model_folder)
     config, image_processor = model.config, processor.image_processor
     if image_processor.resample not in FILTERS:
@@ -242,6 +241,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
     modules = {"model": PictureAlone(model, processor)}
     if config.modality == "image+tags":
         modules["model_with_tags"] = PictureAndTags(model, processor)
+    check_room(output, int(model.get_memory_footprint() * len(modules) * (1.25 if int8 else 1)))
     report: dict = {"tolerance": TOLERANCE, "graphs": {}}
     for name, module in modules.items():
         path = output / f"{name}.onnx"
@@ -307,13 +307,9 @@ def main(argv: list[str] | None = None) -> int:
     """0; 2 after an error, in one sentence."""
     args = build_parser().parse_args(argv)
     output = Path(args.output)
-    check_replaceable(output, MARKER, args.overwrite)
     try:
-        with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
-            unfinished = Path(work, "onnx")
-            unfinished.mkdir()
+        with whole_folder(output, MARKER, args.overwrite) as unfinished:
             report = export(args.model, unfinished, args.int8, args.dataset, args.split)
-            replace_folder(unfinished, output, MARKER)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[onnx]'") from error
     print(json.dumps(report["graphs"], indent=2))

@@ -11,11 +11,10 @@ fetched once from the npm registry when the page is built, and kept.
 import argparse
 import base64
 import hashlib
+import io
 import json
-import os
 import shutil
 import tarfile
-import tempfile
 import urllib.request
 from contextlib import suppress
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
-from ..training.saving import check_replaceable, replace_folder
+from ..training.saving import check_room, whole_file, whole_folder
 from ..training.terminal import command_line
 
 STATIC = Path(__file__).parent / "web"
@@ -63,13 +62,10 @@ def runtime_folder(given: str | None) -> Path:
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != RUNTIME_SHA512:
         raise ValueError(f"{given or RUNTIME_URL} is not onnxruntime-web {RUNTIME_VERSION}: its SHA-512 differs.")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as work:
-        package = Path(work, "package.tgz")
-        package.write_bytes(data)
-        with tarfile.open(package) as archive:
-            for name in RUNTIME_FILES:  # by name: nothing else of the archive is unpacked
-                Path(work, name).write_bytes(archive.extractfile(f"package/dist/{name}").read())
-                os.replace(Path(work, name), cache / name)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for name in RUNTIME_FILES:  # by name: nothing else of the archive is unpacked
+            with whole_file(cache / name) as unfinished:
+                unfinished.write_bytes(archive.extractfile(f"package/dist/{name}").read())
     return cache
 
 
@@ -88,6 +84,8 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
                          f"{' --int8' if int8 else ''} first.")  # fmt: skip
     if Path(f"{graph}.data").exists():
         raise ValueError(f"{graph} keeps its weights in a second file: it is too large for a page. Try --int8.")
+    copied = [graph, *([with_tags] if with_tags.exists() else []), *(runtime / name for name in RUNTIME_FILES)]
+    check_room(output, sum(path.stat().st_size for path in copied))
     for source in STATIC.iterdir():
         shutil.copy(source, output / source.name)
     shutil.copytree(runtime, output / "onnxruntime", ignore=lambda _, names: set(names) - set(RUNTIME_FILES))
@@ -102,7 +100,8 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}
     lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
-    (output / "README.md").write_text(f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n")
+    text = f"---\n{lines}\n---\n\nNames characters and tags in the browser, with MFDN.\n"
+    (output / "README.md").write_text(text, encoding="utf-8")
 
 
 class PageHandler(SimpleHTTPRequestHandler):
@@ -118,8 +117,11 @@ class PageHandler(SimpleHTTPRequestHandler):
 
 
 def page_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the folder on 127.0.0.1; port 0 takes any."""
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder)))
+    """A server of the folder on 127.0.0.1; port 0 takes any. Raises OSError for one that is taken."""
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(PageHandler, directory=str(folder)))
+    except OSError as error:
+        raise OSError(f"Port {port} cannot be used: {error.strerror}. Name another with --serve PORT.") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -145,12 +147,8 @@ def main(argv: list[str] | None = None) -> int:
     is_page = (output / MARKER).exists()
     # Of a page that is there, --serve asks no more than to be shown it.
     if args.onnx and not (is_page and args.serve is not None and not args.overwrite):
-        check_replaceable(output, MARKER, args.overwrite)
-        with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f"{output.name}.") as work:
-            unfinished = Path(work, "site")
-            unfinished.mkdir()
+        with whole_folder(output, MARKER, args.overwrite) as unfinished:
             build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
-            replace_folder(unfinished, output, MARKER)
         print(f"Written: {output}/")
     elif args.onnx:
         print(f"{output} is there already and is served as it is; --overwrite builds it anew.")

@@ -1,11 +1,17 @@
 """What is written is whole or not there, replaces nothing but its own kind, and says nothing about this machine."""
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -60,12 +66,70 @@ def check_replaceable(output: Path, marker: str, overwrite: bool) -> None:
         raise FileExistsError(f"{output} is there already. Pass --overwrite to replace it, or another --output.")
 
 
-def replace_folder(unfinished: Path, output: Path, marker: str) -> None:
-    """Move a complete folder to `output`; asks [`check_replaceable`] once more, for work takes time."""
-    check_replaceable(output, marker, overwrite=True)
-    if output.exists():
-        shutil.rmtree(output)
-    os.replace(unfinished, output)
+@contextmanager
+def whole_folder(output: str | Path, marker: str, overwrite: bool) -> Iterator[Path]:
+    """A new, empty folder to write to: moved to `output` when the block ends, else removed; see [`check_replaceable`].
+
+    It lies in a hidden folder beside `output` whose name is always the same, so what a killed run left is removed by
+    the next. A lock on it, which ends with its process, tells the two apart.
+
+    Raises:
+        FileExistsError: what is at `output` may not be replaced, or another run is writing it.
+        OSError: the disk is full, or cannot be written to.
+    """
+    output = Path(output).resolve()
+    check_replaceable(output, marker, overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = output.with_name(f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}.unfinished")
+    work.mkdir(exist_ok=True)
+    claim = claim_folder(work, output)
+    try:
+        for left in work.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        (work / "new").mkdir()
+        yield work / "new"
+        check_replaceable(output, marker, overwrite=True)  # once more: work takes time
+        if output.exists():
+            os.replace(output, work / "old")
+        os.replace(work / "new", output)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"The disk of {output} is full; nothing was written there. Make room, or pass another --output."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if claim is not None:
+            os.close(claim)
+
+
+def claim_folder(work: Path, output: Path) -> int | None:
+    """Lock a folder of unfinished work until the descriptor that is returned is closed; None where there are no locks.
+
+    Raises FileExistsError: another process holds it.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise FileExistsError(f"Another run is writing {output} at this moment. Wait for it, or end it.") from error
+    except OSError:  # file systems without locks
+        pass
+    return descriptor
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises OSError where `needed` bytes do not fit onto the disk of a folder."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"The disk of the output has {free / 1e6:,.1f} MB free, this needs about {needed / 1e6:,.1f} MB. Make "
+            "room, or pass another --output."
+        )
 
 
 def public_name(name: str) -> str:

@@ -1,9 +1,13 @@
 """What a command says: a sentence where the input is at fault, in any terminal and any encoding."""
 
+import difflib
 import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
 def printable(text: object) -> str:
@@ -34,3 +38,42 @@ def command_line(main: Callable) -> Callable:
             return 2
 
     return run
+
+
+def check_model_name(name: str) -> str:
+    """A --model as it is: a folder that holds a saved model, or an id OWNER/NAME, which the Hub is asked for.
+
+    `runs/mfdm` is taken for a mistyped folder where `runs` holds models; without this it would be a connection error.
+
+    Raises:
+        FileNotFoundError: it can be neither, in a sentence that says what is there and what has a near name.
+    """
+    folder = Path(name)
+    if name and (folder / "config.json").is_file():
+        return name
+    beside = model_folders(folder.parent)
+    is_id = name.count("/") == 1
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        is_id = False
+    if is_id and not beside and not folder.exists():
+        return name
+    near = [str(folder.parent / found) for found in difflib.get_close_matches(folder.name, beside, cutoff=0.5)]
+    found = "there is no such folder here, and an id on the Hub is OWNER/NAME"
+    if name and folder.is_dir():
+        found = "that folder holds no config.json"
+        near = [str(folder / found) for found in model_folders(folder)]
+    elif folder.is_file():
+        found = "that is a file; expected the folder that holds it"
+    near += [str(folder.parent / found) for found in beside if str(folder.parent / found) not in near]
+    raise FileNotFoundError(
+        f"There is no model {name!r}: {found}." + (f" Models are in {', '.join(near[:4])}." if near else "")
+    )
+
+
+def model_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold a saved model, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if (path / "config.json").is_file())

@@ -7,10 +7,14 @@ ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
 
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 const NUM_CHARACTERS = 5;
+const CHARACTER_THRESHOLD = 0.5; // from here on a character is copied, as mfdn-tag writes it
 const NUM_SUGGESTIONS = 8;
+const LOOKING = "Looking…";
+const NOT_LOADED =
+  "The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.";
 const element = (id) => document.getElementById(id);
 
-const page = { pixels: null, hints: [], struck: new Set(), shown: [], run: 0, given: 0 };
+const page = { pixels: null, hints: [], struck: new Set(), character: null, shown: [], run: 0, given: 0 };
 let model; // page.json: names, sizes, thresholds
 const sessions = {}; // file → promise of a session; the second graph loads when a hint first needs it
 
@@ -36,33 +40,54 @@ async function start() {
     element("hints-part").hidden = !model.graph_with_tags;
     model.ids = new Map(model.tags.map((tag, i) => [tag, i + model.num_special_tokens]));
     await session(model.graph);
-    say("Ready.");
-    if (page.pixels) await update();
+    if (!page.given) say("Ready."); // else it stands there what became of the picture
   } catch (error) {
     console.error(error);
-    say("The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.", true);
-  } finally {
-    element("results").ariaBusy = "false";
+    say(NOT_LOADED, true);
   }
+  if (!page.pixels) element("results").ariaBusy = "false";
 }
 
-async function takePicture(file) {
+// What was there is of another picture: its hints must not steer this one, its names not stand beside it.
+function showNothing() {
+  page.struck.clear();
+  page.character = null;
+  showTags(null);
+  element("characters").replaceChildren();
+}
+
+async function takePicture(files) {
+  const [file] = files ?? [];
   if (!file) return;
+  if (files.length > 1) return say(`One picture at a time: these were ${files.length} files.`, true);
   const given = ++page.given; // a small picture is read before a large one that was given first
-  if (file.size > MAX_FILE_BYTES) return say(`${file.name} is larger than 64 MB.`, true);
+  const name = file.name || "What you gave";
+  if (file.size > MAX_FILE_BYTES) return say(`${name} is larger than 64 MB.`, true);
+  say(`Reading ${name}…`);
   let bitmap;
   try {
     // Upright, as EXIF says; colours as they are stored: Pillow, which training used, ignores colour profiles.
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
     if (given !== page.given) return;
-    return say(`${file.name || "What you gave"} is no picture that this browser can read.`, true);
+    return say(`${name} is no picture that this browser can read.`, true);
   }
   if (!model) await starting;
-  if (!model || given !== page.given) return bitmap.close();
-  page.pixels = toPixels(bitmap, model);
-  bitmap.close();
-  page.struck.clear();
+  if (!model) return say(NOT_LOADED, true);
+  if (given !== page.given) return bitmap.close();
+  let pixels;
+  try {
+    pixels = toPixels(bitmap, model);
+  } catch (error) {
+    console.error(error);
+    return say(`${name} is too much for this browser: make it smaller.`, true);
+  } finally {
+    bitmap.close();
+  }
+  if (page.pixels) page.hints = []; // hints that were there before any picture are for the first
+  page.pixels = pixels;
+  showHints();
+  showNothing();
   const preview = element("preview");
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
@@ -76,8 +101,9 @@ async function takePicture(file) {
 async function update() {
   if (!page.pixels || !model) return;
   const run = ++page.run;
-  say("Looking…");
+  say(LOOKING);
   element("results").ariaBusy = "true";
+  element("copy").disabled = true; // what stands there is about to be replaced
   const started = performance.now();
   const side = model.image_size;
   const feeds = { pixel_values: new ort.Tensor("float32", page.pixels, [1, 3, side, side]) };
@@ -85,16 +111,21 @@ async function update() {
   if (withTags) Object.assign(feeds, encodeTags(page.hints));
   try {
     const graph = await session(withTags ? model.graph_with_tags : model.graph);
-    const outputs = await queue(() => graph.run(feeds));
+    const outputs = await queue(() => (run === page.run ? graph.run(feeds) : null));
     if (run !== page.run) return;
+    if (!outputs.logits.data.every(Number.isFinite)) throw new Error("The scores are no numbers.");
+    element("results").ariaBusy = "false";
     showCharacters(softmax(outputs.logits.data));
     showTags(outputs.tag_scores?.data);
-    say(`Done in ${Math.round(performance.now() - started)} ms.`);
+    // What was said of another file meanwhile, that it is no picture, stays to be read.
+    if (element("status").textContent === LOOKING) say(`Done in ${Math.round(performance.now() - started)} ms.`);
   } catch (error) {
     console.error(error);
-    if (run === page.run) say("The model stopped with an error. Reload the page.", true);
+    if (run !== page.run) return;
+    element("results").ariaBusy = "false";
+    showNothing();
+    say("The model stopped with an error. Reload the page.", true);
   }
-  element("results").ariaBusy = "false";
 }
 
 let running = Promise.resolve();
@@ -126,6 +157,8 @@ function best(scores, number) {
 }
 
 function showCharacters(scores) {
+  const [[score, first]] = best(scores, 1);
+  page.character = score >= CHARACTER_THRESHOLD ? model.characters[first] : null;
   element("characters").replaceChildren(...best(scores, NUM_CHARACTERS).map(([score, i]) => {
     const item = document.createElement("li");
     const bar = text("i", ""); // the number says the same
@@ -148,7 +181,10 @@ function showTags(scores) {
   }));
   // The button that was pressed is gone: who uses the keyboard goes on where it was.
   if (focused >= 0) ([...element("tags").querySelectorAll("button")].at(focused) ?? element("hint")).focus();
-  element("copy").disabled = page.shown.length + page.hints.length === 0;
+  element("copy").textContent = page.character ? "Copy character and tags" : "Copy tags";
+  const isBusy = element("results").ariaBusy === "true";
+  element("copy").disabled = isBusy || !scores || page.shown.length + page.hints.length === 0;
+  element("copied").textContent = "";
 }
 
 function showHints() {
@@ -162,8 +198,9 @@ function showHints() {
 
 function addHint(tag) {
   const limit = model.max_tag_tokens - 2;
-  if (page.hints.length === limit) return say(`The model reads ${limit} hints at most.`, true);
-  if (!page.hints.includes(tag)) page.hints.push(tag);
+  if (page.hints.includes(tag)) return say(`${tag} is a hint already.`);
+  if (page.hints.length >= limit) return say(`The model reads ${limit} hints at most.`, true);
+  page.hints.push(tag);
   showHints();
   return update();
 }
@@ -194,12 +231,15 @@ function chip(tag, score, buttons) {
 const input = element("hint");
 const list = element("suggestions");
 
+const typed = () => input.value.trim().toLowerCase().replace(/[\s_]+/g, "_");
+
 function suggest() {
-  const wanted = input.value.trim().toLowerCase().replace(/[\s_]+/g, "_");
+  const wanted = typed();
   const found = [];
   if (wanted && model) {
     const isFree = (tag) => !page.hints.includes(tag);
-    for (const matches of [(tag) => tag.startsWith(wanted), (tag) => tag.indexOf(wanted) > 0]) {
+    const begins = (tag) => tag !== wanted && tag.startsWith(wanted);
+    for (const matches of [(tag) => tag === wanted, begins, (tag) => tag.indexOf(wanted) > 0]) {
       for (const tag of model.tags) {
         if (found.length === NUM_SUGGESTIONS) break;
         if (matches(tag) && isFree(tag)) found.push(tag);
@@ -241,6 +281,7 @@ function choose(tag) {
 function enter() {
   const items = [...list.children];
   const chosen = items.find((item) => item.ariaSelected === "true") ?? items[0];
+  if (model?.ids.has(typed()) && !items.some((item) => item.ariaSelected === "true")) return choose(typed());
   if (!list.hidden && chosen) return choose(chosen.textContent);
   if (input.value.trim()) say(`The model does not know the tag ${input.value.trim()}.`, true);
 }
@@ -256,24 +297,31 @@ input.addEventListener("keydown", (event) => {
 
 // ---------------------------------------------------------------- ways to give a picture
 const drop = element("drop");
-element("file").addEventListener("change", (event) => takePicture(event.target.files[0]));
-document.addEventListener("paste", (event) => takePicture(event.clipboardData?.files[0]));
+element("file").addEventListener("change", (event) => {
+  takePicture([...event.target.files]);
+  event.target.value = ""; // the same file may be chosen again
+});
+document.addEventListener("paste", (event) => takePicture([...(event.clipboardData?.files ?? [])]));
 document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  const [file] = event.dataTransfer.files;
-  file ? takePicture(file) : say("That was no file. Save the picture first, or copy and paste it.", true);
+  const files = [...event.dataTransfer.files];
+  files.length ? takePicture(files) : say("That was no file. Save the picture first, or copy and paste it.", true);
 });
 element("copy").addEventListener("click", async () => {
-  const line = [...page.hints, ...page.shown.map(([tag]) => tag)].join(", ");
+  const tags = [...page.hints, ...page.shown.map(([tag]) => tag)];
+  const line = [...(page.character ? [page.character] : []), ...tags].join(", ");
+  const who = page.character ?? `no character, for none has ${100 * CHARACTER_THRESHOLD} %`;
+  let said;
   try {
     await navigator.clipboard.writeText(line);
-    say("Copied.");
+    said = `Copied: ${who}, and ${tags.length} ${tags.length === 1 ? "tag" : "tags"}.`;
   } catch {
-    say(line);
+    said = `This browser does not let a page copy. Here is the line: ${line}`;
   }
+  element("copied").textContent = said;
 });
 
 const starting = start();
