@@ -33,17 +33,8 @@ def read_lines(task: ParseTask) -> Iterator[object]:
         position = 0
         if task.start:  # the rest of a line of the range before
             file.seek(task.start - 1)
-            position = skip_line(file, task.start - 1)
+            position = task.start - 1 + skip_line(file)
         yield from decode_records(lines_from(file, position, task.end), task.name)
-
-
-def skip_line(file: BinaryIO, position: int) -> int:
-    """Read to the end of the line at `position`; the position behind it."""
-    while part := file.readline(MAX_RECORD_BYTES):
-        position += len(part)
-        if part.endswith(b"\n"):
-            break
-    return position
 
 
 class CutLine(bytes):
@@ -52,14 +43,26 @@ class CutLine(bytes):
     size = 0  # of the whole line
 
 
+def skip_line(file: BinaryIO) -> int:
+    """Read to the end of the line; how many bytes that were."""
+    size = 0
+    while part := file.readline(MAX_RECORD_BYTES):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return size
+
+
 def lines_from(file: BinaryIO, position: int = 0, end: int = 2**63) -> Iterator[bytes]:
     """Lines that begin before `end`."""
     while position < end and (line := file.readline(MAX_RECORD_BYTES + 1)):
-        start, position = position, position + len(line)
-        if len(line) > MAX_RECORD_BYTES and not line.endswith(b"\n"):
-            line, position = CutLine(line), skip_line(file, position)
-            line.size = position - start
-        yield line if start else line.removeprefix(BYTE_ORDER_MARK)
+        size = len(line)
+        if size > MAX_RECORD_BYTES and not line.endswith(b"\n"):
+            size += skip_line(file)
+            line = CutLine(line)
+            line.size = size
+        yield line if position else line.removeprefix(BYTE_ORDER_MARK)
+        position += size
 
 
 def decode_records(records: Iterable[bytes], name: str) -> Iterator[object]:
