@@ -77,15 +77,18 @@ class JsonPost(ListedPost, gc=False):
     def nested_tags(self) -> list[NestedTag]:
         return [tag for tag in self.tags if isinstance(tag, NestedTag)] if isinstance(self.tags, list) else []
 
+    def nested_names(self, category: str) -> set[str]:
+        return {tag.name for tag in self.nested_tags() if tag.category == category and tag.name}
+
     def characters(self) -> set[str]:
         if not self.tags and not self.tags_character and not self.character_tags:  # five million times
             return set((self.tag_string_character or "").split())
-        return super().characters() | {tag.name for tag in self.nested_tags() if tag.category == CHARACTER and tag.name}
+        return super().characters() | self.nested_names(CHARACTER)
 
     def general_tags(self) -> set[str]:
         if not self.tags and not self.tags_general and not self.general_tags_:
             return set((self.tag_string_general or "").split())
-        return super().general_tags() | {tag.name for tag in self.nested_tags() if tag.category == GENERAL and tag.name}
+        return super().general_tags() | self.nested_names(GENERAL)
 
     def other_tags(self) -> list[str]:
         nested = self.nested_tags() if self.tags else ()
