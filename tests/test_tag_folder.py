@@ -1,8 +1,13 @@
 """`mfdn-tag`: what is written where, what is left alone, and what a broken picture costs."""
 
+import codecs
 import csv
+import errno
 import hashlib
 import json
+import os
+import struct
+import zlib
 
 import pytest
 import torch
@@ -54,7 +59,7 @@ def test_captions_stand_beside_the_pictures_and_broken_ones_are_named(folder, mo
     output = capsys.readouterr()
     assert "device: cpu" in output.out
     for name in ("empty.jpg", "page.jpg", "cut.png"):
-        assert f"not read: '{name}'" in output.err and not (folder / name).with_suffix(".txt").exists()
+        assert f"not done: '{name}'" in output.err and not (folder / name).with_suffix(".txt").exists()
     assert "Traceback" not in output.err and not list(folder.rglob("*.tmp"))
 
 
@@ -129,14 +134,11 @@ def test_hydrus_lists(folder, model):
     assert (folder / "a.png.txt").read_text() == "character:hatsune_miku\nlong_hair\n>_<\n"
 
 
-def test_json_lines_go_on_where_they_were_cut_off(folder, model, capsys):
-    progress = folder / "tags.jsonl.partial"
-    progress.write_text('{"file": "a.png", "characters": ["from before"], "tags": []}\n{"file": "b.we')
+def test_json_lines(folder, model, capsys):
     assert run(folder, model, "--format", "jsonl", "--scores") == 1
     rows = {row["file"]: row for row in map(json.loads, (folder / "tags.jsonl").read_text().splitlines())}
-    assert set(rows) == {"a.png", "b.webp", "sub\nfolder/c.gif"} and rows["a.png"]["characters"] == ["from before"]
+    assert set(rows) == {"a.png", "b.webp", "sub\nfolder/c.gif"}
     assert rows["b.webp"]["tags"] == ["long_hair", ">_<"] and 0.9 < rows["b.webp"]["character_scores"][0] < 1
-    assert not progress.exists()
     assert run(folder, model, "--format", "jsonl") == 2 and "--overwrite" in capsys.readouterr().err
 
 
@@ -148,16 +150,19 @@ def test_csv(folder, model):
     assert rows[2]["file"] == "sub\nfolder/c.gif"
 
 
-def test_a_bomb_is_refused_and_the_rest_is_done(folder, model, monkeypatch, capsys):
-    monkeypatch.setattr("modeling_mfdn.image_reading_mfdn.MAX_PIXELS", 599)
-    assert run(folder, model) == 1
-    assert "a.png" in capsys.readouterr().err and (folder / "sub\nfolder" / "c.txt").exists()
+def test_a_bomb_is_refused_and_the_rest_is_done(pictures, model, capsys):
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    whole = (pictures / "a.png").read_bytes()
+    bomb = whole[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + whole[33:]
+    (pictures / "a.png").write_bytes(bomb)
+    assert run(pictures, model) == 1
+    assert "'a.png'" in capsys.readouterr().err and (pictures / "b.txt").read_text() == FOUND
 
 
 @pytest.mark.parametrize(
     "options, reason",
     [
-        (["--format", "csv", "--append"], "--append adds to sidecars"),
+        (["--format", "csv", "--append"], "--append adds to captions"),
         (["--output", "x"], "goes beside the pictures"),
         (["--append", "--overwrite"], "choose one"),
         (["--replace", "x"], "expects OLD=NEW"),
@@ -182,3 +187,346 @@ def test_help_shows_commands_that_parse(capsys):
     for command in commands:
         build_parser().parse_args(command.split()[1:])
     assert tagger.best_device() in ("cpu", "cuda", "mps")
+
+
+def picture(path, color="red"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 30), color).save(path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with the whole pictures a.png and b.png."""
+    for name in ("a", "b"):
+        picture(tmp_path / "whole" / f"{name}.png")
+    return tmp_path / "whole"
+
+
+FOUND = "hatsune_miku, long_hair, >_<\n"
+
+
+# Captions as they are found
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.TXT", "a.png.txt", "A.PNG.TXT", "a.caption", "a.png.caption"])
+def test_a_caption_of_any_usual_name_is_one(pictures, model, name):
+    (pictures / name).write_text("my tag, smile")
+    assert run(pictures, model) == 0 and (pictures / name).read_text() == "my tag, smile"
+    assert run(pictures, model, "--append", "--use_existing") == 0
+    assert (pictures / name).read_text() == "my tag, smile, hatsune_miku, long_hair, >_<\n"
+    assert sorted(path.name for path in pictures.iterdir()) == sorted([name, "a.png", "b.png", "b.txt"])
+
+
+def test_an_empty_caption_is_none_yet(pictures, model):
+    (pictures / "a.txt").touch()
+    assert run(pictures, model) == 0 and (pictures / "a.txt").read_text() == FOUND
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+def test_a_byte_order_mark_is_believed_and_stays(pictures, model, encoding):
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (pictures / "a.txt").write_bytes(mark + "初音, smile".encode(encoding))
+    assert run(pictures, model, "--append") == 0
+    after = (pictures / "a.txt").read_bytes()
+    assert after == mark + "初音, smile, hatsune_miku, long_hair, >_<\n".encode(encoding)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["初音, smile".encode("cp932"), "café".encode("cp1252"), "smile".encode("utf-16-le"), b"x" * (2**20 + 1)],
+    ids=["cp932", "cp1252", "UTF-16 without mark", "huge"],
+)
+@pytest.mark.parametrize("options", [["--append"], ["--use_existing", "--overwrite"], ["--use_existing", "--append"]])
+def test_a_caption_that_cannot_be_read_is_left_alone_and_named(pictures, model, capsys, content, options):
+    (pictures / "a.txt").write_bytes(content)
+    assert run(pictures, model, *options) == 1
+    assert (pictures / "a.txt").read_bytes() == content and (pictures / "b.txt").read_text() == FOUND
+    assert "not done: 'a.png': a.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("A girl, standing.\nA longer text, in prose.\n", "A girl, standing., hatsune_miku, long_hair, >_<\nA longer"),
+        ("my tag\nsmile\n", "my tag\nsmile\nhatsune_miku\nlong_hair\n>_<\n"),
+        ("a,b ,c\r\nd\r\n", "a,b ,c, hatsune_miku, long_hair, >_<\r\nd\r\n"),
+        ("smile,", "smile, hatsune_miku, long_hair, >_<\n"),
+        ("hatsune miku, LONG HAIR, >_<,x", "hatsune miku, LONG HAIR, >_<,x"),
+    ],
+)
+def test_lines_of_a_caption_stay_lines(pictures, model, before, after):
+    (pictures / "a.txt").write_bytes(before.encode())
+    assert run(pictures, model, "--append") == 0
+    assert (pictures / "a.txt").read_bytes().decode().startswith(after)
+    once = (pictures / "a.txt").read_bytes()
+    assert run(pictures, model, "--append") == 0 and (pictures / "a.txt").read_bytes() == once
+
+
+def test_excluded_and_replaced_words_are_so_wherever_they_come_from(pictures, model):
+    words = "My Trigger, smile, a \\(b\\), old word, keep"
+    options = ["--exclude", "my trigger", "--replace", "A (b)=c d", "smile=grin", "old word=", "hatsune_miku=miku"]
+    (pictures / "a.txt").write_text(words)
+    run(pictures, model, "--append", *options)
+    assert (pictures / "a.txt").read_text() == "c d, keep, miku, long_hair, >_<".replace("c d", "grin, c d") + "\n"
+    (pictures / "a.txt").write_text(words)
+    run(pictures, model, "--use_existing", "--overwrite", *options)
+    assert (pictures / "a.txt").read_text() == "miku, grin, long_hair, >_<\n"
+
+
+def test_a_tag_with_an_equals_sign_is_replaced(pictures, model, tiny_processor):
+    from modeling_mfdn.publishing.tag_files import Wording
+
+    options = build_parser().parse_args(["x", "--model", "y", "--replace", "=_==calm eyes", "a b=c"])
+    wording = Wording(options, {"=_=", "smile"})
+    assert wording.replaced("=_=") == "calm eyes" and wording.replaced("A b") == "c"
+
+
+def test_first_is_first(pictures, model):
+    (pictures / "a.txt").write_text("my tag, style, smile")
+    run(pictures, model, "--append", "--first", "style", "second")
+    assert (pictures / "a.txt").read_text() == "style, second, my tag, smile, hatsune_miku, long_hair, >_<\n"
+    assert (pictures / "b.txt").read_text() == "style, second, hatsune_miku, long_hair, >_<\n"
+    run(pictures, model, "--format", "jsonl", "--first", ">_<")
+    assert json.loads((pictures / "tags.jsonl").read_text().splitlines()[0])["tags"] == [">_<", "long_hair"]
+
+
+def test_words_that_a_new_caption_leaves_out_are_named(pictures, model, capsys):
+    for name in ("a", "b"):
+        (pictures / f"{name}.txt").write_text(f"my_trigger, smile, long hair, only {name}\x1b[2J")
+    assert run(pictures, model, "--use_existing", "--overwrite") == 0
+    said = capsys.readouterr().err
+    assert "'my_trigger' (2)" in said and "'only a\\x1b[2J' (1)" in said and "--append" in said
+    assert "smile" not in said and "long" not in said and "\x1b" not in said
+
+
+def test_captions_that_are_left_alone_are_said_with_what_to_add(pictures, model, capsys):
+    (pictures / "a.txt").write_text("smile")
+    run(pictures, model, "--use_existing")
+    said = capsys.readouterr().out
+    assert "1 pictures have captions and are left alone" in said and "--append" in said and "--overwrite" in said
+
+
+def test_two_pictures_of_one_name_do_not_share_a_caption(pictures, model, capsys):
+    picture(pictures / "a.jpg", "blue")
+    assert run(pictures, model, "--overwrite") == 1
+    said = capsys.readouterr().err
+    assert "'a.jpg': a.txt would be the caption of several" in said and "'a.png': a.txt would" in said
+    assert "--full_names" in said and not (pictures / "a.txt").exists() and (pictures / "b.txt").exists()
+    assert run(pictures, model, "--full_names") == 0
+    names = {path.name for path in pictures.glob("*.txt")}
+    assert names == {"b.txt", "a.png.txt", "a.jpg.txt", "b.png.txt"}
+
+
+def test_what_was_said_of_one_picture_only_stays_with_it(pictures, model):
+    """Each of a.png and a.jpg has its own caption already: then there is nothing to share."""
+    picture(pictures / "a.jpg", "blue")
+    for name in ("a.png.txt", "a.jpg.txt"):
+        (pictures / name).write_text(f"of {name}")
+    assert run(pictures, model, "--append") == 0
+    assert (pictures / "a.jpg.txt").read_text() == "of a.jpg.txt, hatsune_miku, long_hair, >_<\n"
+    assert not (pictures / "a.txt").exists()
+
+
+# What stands in the way
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"], ["--append"], ["--use_existing", "--overwrite"]])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "pipe behind a link"])
+def test_what_stands_where_a_caption_belongs_costs_that_picture_alone(pictures, model, capsys, options, kind):
+    target = pictures / "b.txt"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        os.mkfifo(pictures / "pipe")
+        target.symlink_to(pictures / "pipe")
+    before = os.lstat(target)
+    assert run(pictures, model, *options) == 1
+    assert "not done: 'b.png': b.txt stands where its caption belongs" in capsys.readouterr().err
+    assert (pictures / "a.txt").read_text() == FOUND and os.lstat(target).st_ino == before.st_ino
+
+
+def test_pipes_and_other_files_among_pictures_are_counted(pictures, model, capsys):
+    os.mkfifo(pictures / "pipe.png")
+    for name in ("c.psd", "d.psd", "e"):
+        (pictures / name).write_text("x")
+    picture(pictures / "elsewhere" / "f.jfif")
+    (pictures / "linked").symlink_to(pictures / "elsewhere")
+    assert run(pictures, model) == 0
+    said = capsys.readouterr().out
+    for part in ("2 .psd", "1 no suffix", "1 pipes, devices and broken links", "1 linked folders"):
+        assert part in said
+    assert (pictures / "elsewhere" / "f.txt").read_text() == FOUND
+
+
+def test_names_that_are_no_text_are_named_and_cost_nothing_else(pictures, model, capsys):
+    strange = os.fsencode(pictures) + b"/\xff\xfe.png"
+    os.rename(pictures / "b.png", strange)
+    assert run(pictures, model, "--format", "jsonl") == 1
+    assert "\\udcff" in capsys.readouterr().err
+    assert [json.loads(line)["file"] for line in (pictures / "tags.jsonl").read_text().splitlines()] == ["a.png"]
+    assert run(pictures, model) == 0, "a caption beside it can have that name too"
+    with open(os.fsencode(pictures) + b"/\xff\xfe.txt") as file:
+        assert file.read() == FOUND
+
+
+def test_names_as_long_as_the_file_system_allows(pictures, model):
+    names = ["n" * 251 + ".png", "n" * 246 + ".jpg"]
+    for name in names:
+        picture(pictures / name.replace(".png", ".jpg")).rename(pictures / name)
+    assert run(pictures, model) == 0 and len(list(pictures.glob("n*.txt"))) == 2
+    assert run(pictures, model, "--full_names") == 1, "there is no room for .png.txt"
+    assert (pictures / "a.png.txt").exists() and (pictures / ("n" * 246 + ".jpg.txt")).exists()
+
+
+def test_a_folder_that_cannot_be_written_costs_its_pictures_alone(pictures, model, capsys, monkeypatch):
+    picture(pictures / "shut" / "c.png")
+    monkeypatch.setattr(tagger.Caption, "write", refuse_below(pictures / "shut", errno.EACCES, tagger.Caption.write))
+    assert run(pictures, model) == 1 and "'shut/c.png'" in capsys.readouterr().err
+    assert (pictures / "a.txt").read_text() == FOUND
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence(pictures, model, capsys, monkeypatch):
+    monkeypatch.setattr(tagger.Caption, "write", refuse_below(pictures, errno.ENOSPC, tagger.Caption.write))
+    assert run(pictures, model) == 2 and "is full: make room" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(pictures, model) == 0 and (pictures / "b.txt").read_text() == FOUND
+
+
+def refuse_below(folder, number, write):
+    def refusing(caption, lines):
+        if folder in caption.path.parents:
+            raise OSError(number, os.strerror(number), str(caption.path))
+        write(caption, lines)
+
+    return refusing
+
+
+# One file, in several sittings
+
+
+def interrupted(pictures, model, monkeypatch, *options):
+    """A run that ended after its first picture; the file it left."""
+    results = tagger.results_of
+
+    def first_only(*args):
+        yield next(results(*args))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tagger, "results_of", first_only)
+    assert run(pictures, model, *options) == 130
+    monkeypatch.undo()
+    (left,) = pictures.glob("*.partial")
+    assert len(left.read_text().splitlines()) == 2
+    return left
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("cut", [0, 1, -1, -7], ids=["whole", "one byte", "no line break", "inside"])
+def test_one_file_goes_on_where_it_was_cut(pictures, model, monkeypatch, form, cut):
+    """Whatever byte it was cut at, and whatever options that change no record came."""
+    picture(pictures / "äöü.png").rename(pictures / "0äöü.png")
+    left = interrupted(pictures, model, monkeypatch, "--format", form)
+    content = left.read_bytes()
+    assert "äöü".encode() in content
+    if cut:
+        left.write_bytes(content + content.splitlines()[1][:1] if cut > 0 else content[:cut])
+    assert run(pictures, model, "--format", form, "--num_workers", "1") == 0
+    resumed = (pictures / f"tags.{form}").read_bytes()
+    assert run(pictures, model, "--format", form, "--overwrite") == 0
+    assert resumed == (pictures / f"tags.{form}").read_bytes() and not left.exists()
+
+
+def test_what_another_model_or_other_options_left_is_not_mixed_in(pictures, model, monkeypatch, capsys, tiny_model):
+    left = interrupted(pictures, model, monkeypatch, "--format", "jsonl")
+    before = left.read_bytes()
+    for options in (["--scores"], ["--max_tags", "1"], ["--exclude", "smile"], ["--tag_threshold", "0.5"]):
+        assert run(pictures, model, "--format", "jsonl", *options) == 2
+        assert "tags.jsonl.partial was begun with another" in capsys.readouterr().err and left.read_bytes() == before
+    with torch.no_grad():
+        tiny_model.character_head.bias.copy_(torch.tensor([0.0, 6, 0, 0, 0, 0]))
+    tiny_model.save_pretrained(model)
+    assert run(pictures, model, "--format", "jsonl") == 2 and "another model" in capsys.readouterr().err
+    assert run(pictures, model, "--format", "jsonl", "--overwrite") == 0
+    rows = [json.loads(line) for line in (pictures / "tags.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in rows] == ["a.png", "b.png"] and rows[0]["characters"] == rows[1]["characters"]
+    assert "hatsune_miku" not in rows[0]["characters"]
+
+
+@pytest.mark.parametrize("content", [b"", b"somebody's", b"somebody's\n", b'[1]\n{"file": "a.png"}\n', b"\xff\n"])
+def test_a_partial_of_somebody_else_is_not_replaced(pictures, model, capsys, content):
+    (pictures / "tags.jsonl.partial").write_bytes(content)
+    expected = 0 if content == b"" else 2
+    assert run(pictures, model, "--format", "jsonl") == expected
+    if expected:
+        assert (pictures / "tags.jsonl.partial").read_bytes() == content
+
+
+def test_a_partial_that_is_a_link_is_not_written_through(pictures, model, tmp_path, capsys):
+    (tmp_path / "precious").write_text("mine")
+    (pictures / "tags.csv.partial").symlink_to(tmp_path / "precious")
+    assert run(pictures, model, "--format", "csv", "--overwrite") == 2
+    assert "no file of this command" in capsys.readouterr().err and (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl"])
+def test_a_second_run_at_the_same_time_is_refused(pictures, model, capsys, monkeypatch, form):
+    results, codes = tagger.results_of, []
+
+    def meanwhile(*args):
+        if not codes:
+            codes.append(None)
+            codes[0] = run(pictures, model, "--format", form)
+        yield from results(*args)
+
+    monkeypatch.setattr(tagger, "results_of", meanwhile)
+    assert run(pictures, model, "--format", form) == 0 and codes == [2]
+    assert "Another run is writing" in capsys.readouterr().err
+
+
+def test_a_folder_where_the_one_file_should_be(pictures, model, capsys):
+    (pictures / "tags.csv").mkdir()
+    assert run(pictures, model, "--format", "csv", "--overwrite") == 2
+    assert "found a folder of that name" in capsys.readouterr().err
+
+
+# What was typed wrongly
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (["--exclude", "long_hiar"], "near are long_hair"),
+        (["--replace", "Hatsune mikuu=miku"], "near are hatsune_miku"),
+        (["--device", "gpu"], "got 'gpu'"),
+        (["--model", "nonsuch"], "There is no model 'nonsuch'"),
+        (["--format", "hydrus", "--scores"], "namespaces"),
+        (["--format", "jsonl", "--full_names"], "--full_names goes with"),
+        (["--replace", "=x"], "expects OLD=NEW"),
+    ],
+)
+def test_what_is_typed_wrongly_is_said_before_any_work(pictures, model, capsys, options, reason):
+    assert run(pictures, model, *options) == 2
+    said = capsys.readouterr().err
+    assert reason in said.splitlines()[-1] and "Traceback" not in said and not list(pictures.glob("*.txt"))
+
+
+def test_words_of_captions_may_be_excluded_though_the_model_does_not_know_them(pictures, model):
+    (pictures / "a.txt").write_text("long hiar, x")
+    assert run(pictures, model, "--append", "--exclude", "long_hiar") == 0
+    assert (pictures / "a.txt").read_text() == "x, hatsune_miku, long_hair, >_<\n"
+
+
+@pytest.mark.parametrize("options", [["--max_tags", "-3"], ["--batch_size", "0"], ["--num_workers", "-1"],
+                                     ["--tag_threshold", "nan"], ["--max_tags", "x"]])  # fmt: skip
+def test_numbers_out_of_range_are_refused(pictures, model, capsys, options):
+    with pytest.raises(SystemExit):
+        run(pictures, model, *options)
+    assert options[0] in capsys.readouterr().err
+
+
+def test_no_tags_at_all_can_be_asked_for(pictures, model):
+    run(pictures, model, "--max_tags", "0")
+    assert (pictures / "a.txt").read_text() == "hatsune_miku\n"

@@ -1,45 +1,26 @@
 """Characters and tags as people's tools want them in files: captions, Hydrus lists, JSON lines, CSV."""
 
 import argparse
+import codecs
 import csv
+import difflib
 import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..training.saving import write_whole
+from ..training.saving import whole_file
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def sidecar(path: Path, format: str) -> Path:
-    """Where the tags of a picture stand."""
-    return path.with_suffix(".txt") if format == "txt" else path.with_name(f"{path.name}.txt")
-
-
-def sidecar_tags(path: Path) -> list[str]:
-    """Tags of a sidecar, between commas or lines, as they stand there; none without a sidecar."""
-    if not path.exists():
-        return []
-    parts = path.read_text(encoding="utf-8-sig", errors="replace").replace("\n", ",").split(",")
-    return [tag.strip() for tag in parts if tag.strip()]
-
-
-def as_hint(tag: str) -> str:
-    """A tag of a sidecar as the model knows it: no escapes, no namespace, no score."""
-    tag = tag.replace("\\(", "(").replace("\\)", ")").removeprefix("character:")
-    name, _, number = tag.rpartition(":")
-    return name if name and number.replace(".", "", 1).isdigit() else tag
-
-
-def chosen(result: dict, options: argparse.Namespace) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """(name, score) of the characters and of the tags that are to be written, renamed and filtered."""
-    replace = dict(entry.split("=", 1) for entry in options.replace)
-    exclude = {plain(tag) for tag in options.exclude}
-    found = []
-    for kind in ("characters", "tags"):
-        rows = [(replace.get(entry["label"], entry["label"]), entry["score"]) for entry in result[kind]]
-        found.append([(name, value) for name, value in rows if name and plain(name) not in exclude])
-    characters = [row for row in found[0] if row[1] >= options.character_threshold and not options.no_characters]
-    return characters, found[1]
+CAPTION_SUFFIXES = (".txt", ".caption")
+MAX_CAPTION_BYTES = 2**20
+# The one of UTF-32 begins with the one of UTF-16.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
+}  # fmt: skip
 
 
 def plain(tag: str) -> str:
@@ -47,55 +28,260 @@ def plain(tag: str) -> str:
     return "_".join(tag.lower().replace("_", " ").split())
 
 
-def spelled(tag: str, options: argparse.Namespace) -> str:
-    """A tag as it is written: --spaces (but not in `>_<`) and --escape."""
-    if options.spaces and len(tag) > 3:
-        tag = tag.replace("_", " ")
-    return tag.replace("(", "\\(").replace(")", "\\)") if options.escape else tag
+def as_hint(word: str, known: Collection[str] = ()) -> str:
+    """A word of a caption as the model spells it: without escapes, namespace and score, unless `known` with them."""
+    tag = plain(word)
+    if tag in known:
+        return tag
+    tag = tag.replace("\\(", "(").replace("\\)", ")").removeprefix("character:")
+    name, _, number = tag.rpartition(":")
+    return name if tag not in known and name and number.replace(".", "", 1).isdecimal() else tag
 
 
-def write_sidecar(path: Path, characters: list, tags: list, options: argparse.Namespace) -> None:
-    """The text beside a picture, whole or not at all; with --append what stood there comes first."""
-    prefix = "character:" if options.format == "hydrus" else ""
-    rows = [(spelled(tag, options), None) for tag in options.first]
-    rows += [(prefix + spelled(name, options), value) for name, value in characters]
-    rows += [(spelled(name, options), value) for name, value in tags]
-    words = sidecar_tags(path) if options.append else []
-    known = {plain(as_hint(word)) for word in words}
-    for name, value in rows:
-        if plain(as_hint(name)) not in known:
-            known.add(plain(as_hint(name)))
-            words.append(f"{name}:{value:.2f}" if options.scores and value is not None else name)
-    separator = "\n" if options.format == "hydrus" else ", "
-    write_whole(path, separator.join(words) + "\n")
+class Wording:
+    """How words are written: --exclude, --replace, --first, --spaces, --escape and --scores.
+
+    Args:
+        options: of `mfdn-tag`.
+        known: tags and characters of the model.
+    """
+
+    def __init__(self, options: argparse.Namespace, known: Collection[str]):
+        self.options, self.known = options, known
+        self.exclude = {as_hint(word, known) for word in options.exclude}
+        entries = [self.old_and_new(entry) for entry in options.replace]
+        self.replacements = {as_hint(old, known): new for old, new in entries}
+
+    def old_and_new(self, entry: str) -> tuple[str, str]:
+        """Both sides of OLD=NEW. A tag may hold a "=" itself (=_=): then OLD is what the model knows."""
+        sides = [(entry[:i], entry[i + 1 :].strip()) for i, sign in enumerate(entry) if sign == "=" and i]
+        if not sides:
+            raise ValueError(f"--replace expects OLD=NEW, got {entry!r}.")
+        return next((side for side in sides if plain(side[0]) in self.known), sides[0])
+
+    def check(self) -> None:
+        """Raises ValueError: --exclude or --replace names what the model does not know, but nearly."""
+        spelled = {plain(name): name for name in self.known}
+        for flag, words in (("exclude", self.exclude), ("replace", self.replacements)):
+            for word in words:
+                if word not in spelled and (near := difflib.get_close_matches(word, spelled, 3, cutoff=0.8)):
+                    raise ValueError(
+                        f"--{flag} {word}: the model knows no such tag or character; near are "
+                        f"{', '.join(spelled[name] for name in near)}."
+                    )
+
+    def key(self, word: str) -> str:
+        """What two spellings of one word share."""
+        return as_hint(word, self.known)
+
+    def replaced(self, word: str) -> str | None:
+        """What stands for a word, None for one that is never written."""
+        key = self.key(word)
+        if key in self.exclude:
+            return None
+        new = self.replacements.get(key, word)
+        return new if new and self.key(new) not in self.exclude else None
+
+    def spelled(self, tag: str) -> str:
+        """A tag as it is written: --spaces (but not in `>_<`) and --escape."""
+        if self.options.spaces and len(tag) > 3:
+            tag = tag.replace("_", " ")
+        return tag.replace("(", "\\(").replace(")", "\\)") if self.options.escape else tag
+
+    def chosen(self, result: dict) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+        """(name, score) of the characters and of the tags that are to be written, renamed and filtered."""
+        characters, tags = (
+            [(name, entry["score"]) for entry in result[kind] if (name := self.replaced(entry["label"]))]
+            for kind in ("characters", "tags")
+        )
+        threshold = self.options.character_threshold
+        return [row for row in characters if row[1] >= threshold and not self.options.no_characters], tags
+
+    def words(self, characters: list, tags: list) -> list[str]:
+        """What a caption says of a picture, without what --first says."""
+        prefix = "character:" if self.options.format == "hydrus" else ""
+        rows = [(prefix + self.spelled(name), value) for name, value in characters]
+        rows += [(self.spelled(name), value) for name, value in tags]
+        return [f"{name}:{value:.2f}" if self.options.scores and value is not None else name for name, value in rows]
+
+    def record(self, name: str, characters: list, tags: list) -> dict:
+        """A line of jsonl or a row of csv."""
+        firsts = {self.key(tag) for tag in self.options.first}
+        tags = [(tag, None) for tag in self.options.first] + [row for row in tags if self.key(row[0]) not in firsts]
+        shown = {"file": name}
+        for kind, rows in (("characters", characters), ("tags", tags)):
+            shown[kind] = [self.spelled(tag) for tag, _ in rows]
+            if self.options.scores:
+                shown[f"{kind[:-1]}_scores"] = [None if value is None else round(value, 4) for _, value in rows]
+        return shown
 
 
-def record(name: str, characters: list, tags: list, options: argparse.Namespace) -> dict:
-    """A line of jsonl or a row of csv."""
-    tags = [(tag, None) for tag in options.first] + tags
-    shown = {"file": name}
-    for kind, rows in (("characters", characters), ("tags", tags)):
-        shown[kind] = [spelled(tag, options) for tag, _ in rows]
-        if options.scores:
-            shown[f"{kind[:-1]}_scores"] = [None if value is None else round(value, 4) for _, value in rows]
-    return shown
+@dataclass
+class Caption:
+    """The text beside a picture.
+
+    Attributes:
+        path: where it stands, or will.
+        lines: as they stand there; none where it is not there yet.
+        one_a_line: whether each line is one word, as for Hydrus; else words stand between commas.
+        mark: byte order mark, `encoding` as it says, `newline` as the text has them.
+    """
+
+    path: Path
+    lines: list[str]
+    one_a_line: bool
+    mark: bytes = b""
+    encoding: str = "utf-8"
+    newline: str = "\n"
+
+    def words_of(self, line: str) -> list[str]:
+        parts = [line] if self.one_a_line else line.split(",")
+        return [part.strip() for part in parts if part.strip()]
+
+    def words(self) -> list[str]:
+        return [word for line in self.lines for word in self.words_of(line)]
+
+    def write(self, lines: list[str]) -> None:
+        """Replace the text: whole or not at all, with its marks as they were."""
+        with whole_file(self.path) as unfinished:
+            text = self.newline.join(lines) + self.newline
+            unfinished.write_bytes(self.mark + text.encode(self.encoding))
+
+    def replace(self, words: list[str], wording: Wording) -> None:
+        """--first and `words`, nothing else."""
+        words = without_doubles([*map(wording.spelled, wording.options.first), *words], wording)
+        self.write(words if self.one_a_line else [", ".join(words)])
+
+    def add(self, words: list[str], wording: Wording) -> None:
+        """What stands here stays as it is written, but for --exclude and --replace; new are --first at the beginning
+        and `words` at the end of the first line, or, where each line is a word, of the text."""
+        first = [wording.spelled(tag) for tag in wording.options.first]
+        firsts = {wording.key(tag) for tag in first}
+        kept = []
+        for line in self.lines:
+            before = self.words_of(line)
+            after = [word for old in before if (word := wording.replaced(old)) and wording.key(word) not in firsts]
+            if after == before:
+                kept.append(line.rstrip())  # byte for byte, with its own commas
+            elif after or not before:
+                kept.append(", ".join(after))
+        there = firsts | {wording.key(word) for line in kept for word in self.words_of(line)}
+        new = without_doubles(words, wording, there)
+        if self.one_a_line:
+            lines = [*first, *kept, *new]
+        else:
+            main = kept[0].strip(", ") if kept else ""
+            lines = [", ".join([*first, *([main] if main else []), *new]) if first or new else (kept or [""])[0]]
+            lines += kept[1:]
+        if lines != self.lines or not self.path.exists():
+            self.write(lines)
 
 
-def finished_records(path: Path) -> dict[str, dict]:
-    """The records of an interrupted run by file name; a line that was cut off does not count."""
+def without_doubles(words: Iterable[str], wording: Wording, there: Collection[str] = ()) -> list[str]:
+    """Words in their order, each once, without those whose keys are `there`."""
     found = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
+    for word in words:
+        if (key := wording.key(word)) not in there:
+            found.setdefault(key, word)
+    return list(found.values())
+
+
+def caption_paths(pictures: list[Path], beside: dict[Path, set[str]], options: argparse.Namespace) -> list[Path]:
+    """Where the caption of each picture stands, or will.
+
+    For kohya and its kin: the first that is there of `a.txt`, `a.png.txt`, `a.caption` and `a.png.caption`, in any
+    case, else `a.txt`; for Hydrus and with --full_names `a.png.txt` alone.
+
+    Args:
+        beside: names of the files in each folder that end like a caption.
+    """
+    spelled = {folder: {name.lower(): name for name in sorted(names)} for folder, names in beside.items()}
+    paths = []
+    for picture in pictures:
+        names = [f"{picture.name}.txt"]
+        if options.format != "hydrus" and not options.full_names:
+            names = [f"{name}{suffix}" for suffix in CAPTION_SUFFIXES for name in (picture.stem, picture.name)]
+        exact, there = beside.get(picture.parent, ()), spelled.get(picture.parent, {})
+        found = [name for name in names if name in exact] + [there[n.lower()] for n in names if n.lower() in there]
+        paths.append(picture.with_name(found[0] if found else names[0]))
+    return paths
+
+
+def read_caption(path: Path, one_a_line: bool = False) -> Caption:
+    """The caption at a path; without lines where nothing is there.
+
+    Raises:
+        ValueError: it is no file, no text, or longer than any caption. It is left alone then: text in an encoding
+            that is guessed wrongly would be lost when it is written again.
+        OSError: it cannot be read.
+    """
+    if not os.path.lexists(path):
+        return Caption(path, [], one_a_line)
+    check_caption(path)
+    content = path.read_bytes()
+    mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
+    encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # also UTF-16 without a mark
+        raise ValueError(f"{path.name} is neither UTF-8 nor begins with a byte order mark: save it as UTF-8")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n") if text.strip() else []
+    one_a_line = one_a_line or (len(lines) > 1 and not any("," in line for line in lines))
+    return Caption(path, lines, one_a_line, mark, encoding, newline)
+
+
+def check_caption(path: Path) -> None:
+    """Raises ValueError for what stands where a caption belongs and is none: a folder, a pipe, a huge file."""
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise ValueError(f"{path.name} stands where its caption belongs, and is no file")
+        if path.stat().st_size > MAX_CAPTION_BYTES:
+            raise ValueError(f"{path.name} has more than {MAX_CAPTION_BYTES:,} bytes: no caption has")
+
+
+def lost_words(caption: Caption, written: Iterable[str], wording: Wording) -> Counter[str]:
+    """Words of a caption that was replaced which stand nowhere any more, though nobody said to leave them out."""
+    keys = {wording.key(word) for word in written}
+    left = {word: wording.replaced(word) for word in caption.words()}
+    return Counter(word for word, new in left.items() if new and wording.key(new) not in keys)
+
+
+def finished_records(content: bytes, made_by: str) -> tuple[dict[str, dict], int] | None:
+    """What an interrupted run has left.
+
+    Args:
+        content: lines of JSON; the first says what made the others.
+        made_by: what would make them now.
+
+    Returns:
+        Records by file name, and the bytes that hold whole lines. None if something else made them.
+    """
+    if not content:
+        return {}, 0
+    content = content[: content.rfind(b"\n") + 1]  # a line that was cut, perhaps inside a character, is done again
+    if not content:
+        return None
+    found, size = {}, 0
+    for number, line in enumerate(content.splitlines(keepends=True)):
+        try:
+            entry = json.loads(line)
+            if number == 0 and entry.get("made_by") != made_by:
+                return None
+            if number:
                 found[entry["file"]] = entry
-            except (ValueError, TypeError, KeyError):
-                continue
-    return found
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number == 0:
+                return None
+            break  # the disk was full, or went away: what comes after is done again
+        size += len(line)
+    return found, size
 
 
 def write_csv(path: Path, records: list[dict], spreadsheet: bool = False) -> None:
-    """One row a picture; lists become text with spaces between tags, which hold none, or ", " with --spaces.
+    """One row a picture; lists become text with ", " between tags.
 
     Args:
         spreadsheet: cells that a spreadsheet would run as a formula, such as a file name `=cmd|...`, get a ' before.

@@ -3,14 +3,19 @@
     mfdn-tag PICTURES --model mfdn
     mfdn-tag PICTURES --model mfdn --format jsonl --scores
 
-Nothing is overwritten unless --overwrite or --append says so; started again, it goes on with what is missing. Broken
-pictures are named at the end and cost nothing else.
+Nothing is overwritten unless --overwrite or --append says so; started again, it goes on with what is missing. What
+could not be done is named at the end and costs nothing else.
 """
 
 import argparse
+import errno
+import hashlib
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -19,21 +24,21 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
-from ..training.saving import whole_file
-from ..training.terminal import command_line, printable
+from ..training.saving import claim, whole_file
+from ..training.terminal import check_device, check_model_name, command_line, printable
 from .tag_files import (
-    as_hint,
-    chosen,
+    CAPTION_SUFFIXES,
+    Caption,
+    Wording,
+    caption_paths,
+    check_caption,
     finished_records,
-    plain,
-    record,
-    sidecar,
-    sidecar_tags,
+    lost_words,
+    read_caption,
     write_csv,
-    write_sidecar,
 )
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 FORMATS = {
     "txt": "PICTURE.txt, one line of tags, as for kohya",
     "hydrus": "PICTURE.EXT.txt, a tag a line, character:NAME",
@@ -42,7 +47,14 @@ FORMATS = {
 }
 EXAMPLE = """examples:
   mfdn-tag PICTURES --model mfdn --exclude solo 1girl --replace grey_hair=gray_hair --first my_style
-  mfdn-tag PICTURES --model mfdn --use_existing --append   # tags that are there are hints, and stay"""
+  mfdn-tag PICTURES --model mfdn --use_existing --append   # tags that are there are hints, and stay
+
+captions that are read: PICTURE.txt, PICTURE.EXT.txt, PICTURE.caption, in UTF-8 or with a byte order mark; a caption
+of several lines gets new tags at the end of its first line, or, where each line is one tag, lines of their own"""
+# What an option says of the records of jsonl and csv is in none of these.
+NOT_OF_RECORDS = ("model", "folder", "output", "overwrite", "batch_size", "num_workers", "device", "spreadsheet",
+                  "not_recursive")  # fmt: skip
+SHOWN = 10
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--format", choices=FORMATS, default="txt", help=f"{formats} (default: txt)")
     add("--output", help="file for jsonl and csv (default: FOLDER/tags.jsonl or .csv)")
     add("--overwrite", action="store_true", help="replace what is there")
-    add("--append", action="store_true", help="keep the tags of a sidecar and add new ones (txt, hydrus)")
+    add("--append", action="store_true", help="keep the tags of a caption and add new ones (txt, hydrus)")
+    add("--full_names", action="store_true", help="PICTURE.EXT.txt, so that a.png and a.jpg get one each (txt)")
     add("--scores", action="store_true", help="scores too: tag:0.93 in text, numbers in jsonl and csv")
     add("--spreadsheet", action="store_true",
         help="csv for a spreadsheet: a ' before cells that it would take for a formula (= + - @)")  # fmt: skip
@@ -64,17 +77,17 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tag_threshold", type=score, help="score in [0, 1] (default: those stored with the model)")
     add("--character_threshold", type=score, default=0.5, help="score in [0, 1]; above 0.5 one at most (default: 0.5)")
     add("--no_characters", action="store_true", help="tags only")
-    add("--max_tags", type=int, help="of each picture (default: all above the threshold)")
-    add("--exclude", nargs="+", default=[], metavar="TAG", help="never write these")
-    add("--replace", nargs="+", default=[], metavar="OLD=NEW", help="write NEW for OLD")
+    add("--max_tags", type=count, help="of each picture (default: all above the threshold)")
+    add("--exclude", nargs="+", default=[], metavar="TAG", help="never write these, nor leave them in a caption")
+    add("--replace", nargs="+", default=[], metavar="OLD=NEW", help="write NEW for OLD, also in a caption")
     add("--first", nargs="+", default=[], metavar="TAG", help="write these at the beginning, always")
     add("--spaces", action="store_true", help="long hair instead of long_hair")
     add("--escape", action="store_true", help="\\( and \\) for parentheses, which some prompts want")
-    add("--use_existing", action="store_true", help="tags in a sidecar that is there are hints for the model")
+    add("--use_existing", action="store_true", help="tags in a caption that is there are hints for the model")
     add = parser.add_argument_group("how").add_argument
     add("--not_recursive", action="store_true", help="leave sub-folders alone")
-    add("--batch_size", type=int, default=32, help="pictures at once (default: 32)")
-    add("--num_workers", type=int, default=2, help="processes that decode (default: 2)")
+    add("--batch_size", type=positive, default=32, help="pictures at once (default: 32)")
+    add("--num_workers", type=count, default=2, help="processes that decode (default: 2)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     return parser
 
@@ -83,6 +96,20 @@ def score(text: str) -> float:
     """A number in [0, 1]."""
     if not 0 <= (number := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
     return number
 
 
@@ -100,7 +127,7 @@ class Pictures(Dataset):
             inputs = self.processor(images=[str(self.paths[index])], tags=[self.hints[index]])
             return {"index": index, **{name: values[0] for name, values in inputs.items()}}
         except (ValueError, OSError, TypeError) as error:
-            return {"index": index, "problem": " ".join(str(error).split())}
+            return {"index": index, "problem": str(error)}
 
 
 def collate(items: list[dict]) -> dict:
@@ -111,15 +138,37 @@ def collate(items: list[dict]) -> dict:
     return {"batch": batch, "indices": [item["index"] for item in good], "problems": problems}
 
 
-def find_pictures(folder: Path, recursive: bool) -> list[Path]:
-    """Pictures in a folder, sorted. Raises FileNotFoundError when there are none."""
+def find_pictures(folder: Path, recursive: bool) -> tuple[list[Path], dict[Path, set[str]], Counter[str]]:
+    """Pictures in a folder, sorted; the names beside them that end like a caption, by folder; and what was left out,
+    by suffix or kind.
+
+    Raises FileNotFoundError when there are no pictures.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of pictures, {folder} is none.")
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    paths = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths, beside, left_out = [], {}, Counter()
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        parent = Path(parent)
+        left_out["linked folders"] += sum((parent / name).is_symlink() for name in folders)
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in CAPTION_SUFFIXES:
+                beside.setdefault(parent, set()).add(name)
+            elif suffix not in SUFFIXES:
+                left_out[suffix or "no suffix"] += 1
+            elif not (parent / name).is_file():
+                left_out["pipes, devices and broken links"] += 1
+            else:
+                paths.append(parent / name)
+        if not recursive:
+            break
     if not paths:
         raise FileNotFoundError(f"Expected pictures ({' '.join(SUFFIXES)}) in {folder}, found none.")
-    return paths
+    return sorted(paths), beside, +left_out
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list, options) -> Iterator[tuple]:
@@ -147,14 +196,18 @@ def check_options(options: argparse.Namespace) -> None:
     """Raises ValueError for options that contradict one another."""
     in_one_file = options.format in ("jsonl", "csv")
     if in_one_file and options.append:
-        raise ValueError("--append adds to sidecars: it goes with --format txt or hydrus.")
+        raise ValueError("--append adds to captions: it goes with --format txt or hydrus.")
     if options.output and not in_one_file:
         raise ValueError(f"--output names the file of jsonl and csv; {options.format} goes beside the pictures.")
     if options.spreadsheet and options.format != "csv":
         raise ValueError("--spreadsheet goes with --format csv.")
+    if options.full_names and options.format != "txt":
+        raise ValueError(f"--full_names goes with --format txt; {options.format} has them anyway.")
+    if options.scores and options.format == "hydrus":
+        raise ValueError("--scores would be namespaces for Hydrus (tag:0.93): leave it out, or choose jsonl.")
     if options.append and options.overwrite:
         raise ValueError("--append keeps what is there, --overwrite does not: choose one.")
-    if bad := [entry for entry in options.replace if "=" not in entry]:
+    if bad := [entry for entry in options.replace if "=" not in entry[1:]]:
         raise ValueError(f"--replace expects OLD=NEW, got {bad[0]!r}.")
 
 
@@ -162,84 +215,213 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def tag_folder(options: argparse.Namespace) -> dict[str, str]:
-    """Everything. Returns the problem of each picture that could not be read.
+def fingerprint(model, processor: MFDNProcessor, options: argparse.Namespace) -> str:
+    """Of all that a record depends on but its picture: weights, names, thresholds, options, and the folder."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    said = {name: value for name, value in vars(options).items() if name not in NOT_OF_RECORDS}
+    folder = os.fsencode(Path(options.folder).resolve()).hex()
+    made_by = [model.config.id2label, processor.to_dict(), processor.tokenizer.get_vocab(), said, folder]
+    digest.update(json.dumps(made_by, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
-    Raises ValueError or OSError with a sentence for the user.
+
+class Report:
+    """What could not be done, by the names of the pictures, and words of captions that stand nowhere any more."""
+
+    def __init__(self):
+        self.problems: dict[str, str] = {}
+        self.lost: Counter[str] = Counter()
+
+    def show(self) -> int:
+        """Says it; 1 where there are problems."""
+        for name, problem in self.problems.items():
+            print(f"not done: {name!r}: {printable(' '.join(problem.split()))}", file=sys.stderr)
+        if self.lost:
+            words = ", ".join(f"{word!r} ({number:,})" for word, number in self.lost.most_common(SHOWN))
+            more = f" and {len(self.lost) - SHOWN:,} more" if len(self.lost) > SHOWN else ""
+            print(
+                f"Words of captions that the model does not know are not written any more: {printable(words)}{more}. "
+                "--append instead of --overwrite keeps them.",
+                file=sys.stderr,
+            )
+        if self.problems:
+            print(f"{len(self.problems):,} pictures could not be done; all others are.", file=sys.stderr)
+        return int(bool(self.problems))
+
+
+def read_captions(paths: list[Path], places: list[Path], names: dict, options, report: Report) -> dict[Path, Caption]:
+    """The caption of each picture that is to be tagged; those that are left alone are said.
+
+    Args:
+        places: of the captions, one for each of `paths`.
     """
+    shared = {place for place, number in Counter(places).items() if number > 1}
+    reads = options.append or options.use_existing
+    waiting, num_done = {}, 0
+    for path, place in zip(paths, places, strict=True):
+        try:
+            if options.format != "txt":
+                pass
+            elif place in shared:
+                raise ValueError(f"{place.name} would be the caption of several pictures: --full_names gives each one")
+            check_caption(place)
+            has_caption = place.exists() and place.stat().st_size > 0
+            if has_caption and options.format in ("txt", "hydrus") and not (options.overwrite or options.append):
+                num_done += 1
+                continue
+            one_a_line = options.format == "hydrus"
+            waiting[path] = read_caption(place, one_a_line) if reads else Caption(place, [], one_a_line)
+        except (ValueError, OSError) as error:
+            report.problems[names[path]] = str(error)
+    if num_done and options.use_existing:
+        print(f"{num_done:,} pictures have captions and are left alone: --append keeps the tags of those and adds new "
+              "ones, --overwrite writes them anew.")  # fmt: skip
+    return waiting
+
+
+def partial_of(output: Path) -> Path:
+    """Where the records of an unfinished jsonl or csv stand."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def open_progress(output: Path, made_by: str, overwrite: bool, stack: ExitStack):
+    """Records that an interrupted run left beside `output`, by file name, and the file to go on writing them to.
+
+    Raises:
+        FileExistsError: another model or other options made them, or another run is making them.
+    """
+    progress = partial_of(output)
+    if os.path.lexists(progress) and (progress.is_symlink() or not progress.is_file()):
+        raise FileExistsError(f"{progress} is no file of this command: remove it, or name another --output.")
+    descriptor = os.open(progress, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    log = stack.enter_context(os.fdopen(descriptor, "r+", encoding="utf-8", newline="\n"))
+    stack.enter_context(claim(progress, output))
+    left = finished_records(progress.read_bytes(), made_by)
+    if left is None and not overwrite:
+        raise FileExistsError(
+            f"{progress} was begun with another model, other options or another folder: remove it, pass --overwrite "
+            "to begin anew, or name another --output."
+        )
+    done, size = left or ({}, 0)
+    log.truncate(size)
+    log.seek(0, os.SEEK_END)
+    if not size:
+        log.write(json.dumps({"made_by": made_by}) + "\n")
+        log.flush()
+    return done, log
+
+
+def tag_folder(options: argparse.Namespace) -> Report:
+    """Everything. Raises ValueError or OSError with a sentence for the user."""
     check_options(options)
+    check_model_name(options.model)
+    device = check_device(options.device or best_device())
     folder, in_one_file = Path(options.folder), options.format in ("jsonl", "csv")
-    paths = find_pictures(folder, not options.not_recursive)
+    paths, beside, left_out = find_pictures(folder, not options.not_recursive)
+    if left_out:
+        print("files that are no pictures: " + printable(", ".join(f"{n:,} {s}" for s, n in left_out.most_common())))
     names = {path: path.relative_to(folder).as_posix() for path in paths}
     output = Path(options.output or folder / f"tags.{options.format}") if in_one_file else None
-    progress = output.with_name(f"{output.name}.partial") if in_one_file else None
-    done: dict[str, dict] = {}
-    if in_one_file:
-        if output.exists() and not options.overwrite:
-            raise FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
-        done = finished_records(progress)
-        waiting = [path for path in paths if names[path] not in done]
-    elif options.overwrite or options.append:
-        waiting = paths
-    else:
-        waiting = [path for path in paths if not sidecar(path, options.format).exists()]
-    print(f"{len(paths):,} pictures, {len(paths) - len(waiting):,} have their tags already")
+    if in_one_file and output.is_dir():
+        raise IsADirectoryError(f"Expected {output} to be a file or not there, found a folder of that name.")
+    if in_one_file and output.exists() and not options.overwrite:
+        raise FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
 
-    model = AutoModelForImageClassification.from_pretrained(options.model).eval().to(options.device or best_device())
-    processor = MFDNProcessor.from_pretrained(options.model)
-    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
-    print(f"device: {model.device}{threads}")
-    hints: list[list[str]] = [[] for _ in waiting]
-    if options.use_existing:
-        known, kind = processor.tokenizer.get_vocab(), "txt" if in_one_file else options.format
-        for place, path in enumerate(waiting):
-            tags = [plain(as_hint(tag)) for tag in sidecar_tags(sidecar(path, kind))]
-            hints[place] = [tag for tag in tags if tag in known]
-    pictures = Pictures(waiting, hints, processor)
-    loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
-    problems: dict[str, str] = {}
-    log = progress.open("a", encoding="utf-8") if in_one_file else None
-    try:
+    report = Report()
+    with ExitStack() as stack:
+        if in_one_file:
+            for path in [path for path in paths if not is_text(names[path])]:
+                report.problems[names[path]] = f"its name is not UTF-8, which {options.format} is: rename it"
+                paths.remove(path)
+        else:
+            stack.enter_context(claim(folder, folder))
+        captions = read_captions(paths, caption_paths(paths, beside, options), names, options, report)
+        num_done = len(paths) - len(captions) - len(report.problems)
+        print(f"{len(paths):,} pictures, {num_done:,} have their tags already")
+        if not captions:
+            return report
+
+        model = AutoModelForImageClassification.from_pretrained(options.model).eval()
+        processor = MFDNProcessor.from_pretrained(options.model)
+        vocabulary = processor.tokenizer.get_vocab()
+        wording = Wording(options, {*vocabulary, *(processor.characters or ())})
+        if not (options.append or options.use_existing):  # else they may be words of the captions
+            wording.check()
+        done: dict[str, dict] = {}
+        if in_one_file:
+            done, log = open_progress(output, fingerprint(model, processor, options), options.overwrite, stack)
+            if done:
+                print(f"{len(done):,} of them are in {output.name}.partial, from a run that was interrupted")
+        model.to(device)
+        threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+        print(f"device: {model.device}{threads}")
+
+        waiting = [path for path in captions if names[path] not in done]
+        keys = [dict.fromkeys(map(wording.key, captions[path].words())) for path in waiting]
+        hints = [[key for key in row if key in vocabulary] if options.use_existing else [] for row in keys]
+        pictures = Pictures(waiting, hints, processor)
+        loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
         found = results_of(model, processor, loader, hints, options)
         for index, result, problem in tqdm(found, "tagging", len(waiting), unit=" pictures", disable=None):
             path = waiting[index]
             if problem:
-                problems[names[path]] = problem
+                report.problems[names[path]] = problem
                 continue
-            characters, tags = chosen(result, options)
+            characters, tags = wording.chosen(result)
             if not options.append:  # what the model was told is true as well
-                tags = [(tag, None) for tag in hints[index]] + tags
+                told = [new for tag in hints[index] if (new := wording.replaced(tag))]
+                tags = [(tag, None) for tag in told] + tags
             if in_one_file:
-                entry = record(names[path], characters, tags, options)
-                log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                done[names[path]] = wording.record(names[path], characters, tags)
+                log.write(json.dumps(done[names[path]], ensure_ascii=False) + "\n")
                 log.flush()
-                done[names[path]] = entry
-            else:
-                write_sidecar(sidecar(path, options.format), characters, tags, options)
-    finally:
-        if log:
-            log.close()
-    if in_one_file:
-        records = [done[names[path]] for path in paths if names[path] in done]
-        with whole_file(output) as unfinished:
-            if options.format == "csv":
-                write_csv(unfinished, records, options.spreadsheet)
-            else:
-                text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
-                unfinished.write_text(text, encoding="utf-8")
-        progress.unlink()
-    return problems
+                continue
+            try:
+                write_caption(captions[path], wording.words(characters, tags), wording, report)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise OSError(f"The disk of {folder} is full: make room and run this again, it goes on.") from None
+                report.problems[names[path]] = str(error)
+        if in_one_file:
+            write_records(output, [done[names[path]] for path in paths if names[path] in done], options)
+            partial_of(output).unlink()
+    return report
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def write_caption(caption: Caption, words: list[str], wording: Wording, report: Report) -> None:
+    """Add `words` to what stands beside a picture, or write them in its place."""
+    if wording.options.append:
+        caption.add(words, wording)
+    else:
+        report.lost += lost_words(caption, [*words, *wording.options.first], wording)
+        caption.replace(words, wording)
+
+
+def write_records(output: Path, records: list[dict], options: argparse.Namespace) -> None:
+    """The one file of jsonl or csv, moved into place when it is whole."""
+    with whole_file(output) as unfinished:
+        if options.format == "csv":
+            write_csv(unfinished, records, options.spreadsheet)
+        else:
+            text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
+            unfinished.write_text(text, encoding="utf-8")
 
 
 @command_line
 def main(argv: list[str] | None = None) -> int:
-    """0; 1 when pictures could not be read (the others are done); 2 after an error of the input, in one sentence."""
-    problems = tag_folder(build_parser().parse_args(argv))
-    for name, problem in problems.items():
-        print(f"not read: {name!r}: {printable(problem)}", file=sys.stderr)
-    if problems:
-        print(f"{len(problems):,} pictures could not be read; all others are done.", file=sys.stderr)
-    return int(bool(problems))
+    """0; 1 when pictures could not be done (the others are); 2 after an error of the input, in one sentence."""
+    return tag_folder(build_parser().parse_args(argv)).show()
 
 
 if __name__ == "__main__":

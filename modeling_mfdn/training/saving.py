@@ -82,44 +82,47 @@ def whole_folder(output: str | Path, marker: str, overwrite: bool) -> Iterator[P
     output.parent.mkdir(parents=True, exist_ok=True)
     work = output.with_name(f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}.unfinished")
     work.mkdir(exist_ok=True)
-    claim = claim_folder(work, output)
-    try:
-        for left in work.iterdir():
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        (work / "new").mkdir()
-        yield work / "new"
-        check_replaceable(output, marker, overwrite=True)  # once more: work takes time
-        if output.exists():
-            os.replace(output, work / "old")
-        os.replace(work / "new", output)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            f"The disk of {output} is full; nothing was written there. Make room, or pass another --output."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if claim is not None:
-            os.close(claim)
+    with claim(work, output):
+        try:
+            for left in work.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            (work / "new").mkdir()
+            yield work / "new"
+            check_replaceable(output, marker, overwrite=True)  # once more: work takes time
+            if output.exists():
+                os.replace(output, work / "old")
+            os.replace(work / "new", output)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OSError(
+                f"The disk of {output} is full; nothing was written there. Make room, or pass another --output."
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def claim_folder(work: Path, output: Path) -> int | None:
-    """Lock a folder of unfinished work until the descriptor that is returned is closed; None where there are no locks.
+@contextmanager
+def claim(path: Path, output: Path) -> Iterator[None]:
+    """Lock a file or folder of unfinished work until the block, or the process, ends; no lock where there are none.
 
-    Raises FileExistsError: another process holds it.
+    Raises FileExistsError: another process holds it, and so is writing `output`.
     """
-    if fcntl is None:
-        return None
-    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    if fcntl is None:  # Windows
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"Another run is writing {output} at this moment. Wait for it, or end it."
+            raise FileExistsError(message) from error
+        except OSError:  # file systems without locks
+            pass
+        yield
+    finally:
         os.close(descriptor)
-        raise FileExistsError(f"Another run is writing {output} at this moment. Wait for it, or end it.") from error
-    except OSError:  # file systems without locks
-        pass
-    return descriptor
 
 
 def check_room(folder: Path, needed: int) -> None:

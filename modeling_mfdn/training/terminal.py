@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
@@ -70,6 +71,18 @@ def check_model_name(name: str) -> str:
     raise FileNotFoundError(
         f"There is no model {name!r}: {found}." + (f" Models are in {', '.join(near[:4])}." if near else "")
     )
+
+
+def check_device(name: str) -> torch.device:
+    """A --device that is there. Raises ValueError otherwise."""
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise ValueError(
+            f"Expected a device that is there, such as cpu, cuda, cuda:1 or mps, got {name!r}: {reason}"
+        ) from error
 
 
 def model_folders(folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageClassification
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from modeling_mfdn import MFDNPipeline, MFDNProcessor  # noqa: E402
-from modeling_mfdn.publishing.tag_files import chosen, sidecar, write_sidecar  # noqa: E402
+from modeling_mfdn.publishing.tag_files import Caption, Wording  # noqa: E402
 from modeling_mfdn.publishing.tag_folder import Pictures, build_parser, collate, find_pictures, results_of  # noqa: E402
 
 
@@ -38,8 +38,10 @@ def command(model, processor: MFDNProcessor, paths: list[Path], options: argpars
     hints: list[list[str]] = [[] for _ in paths]
     pictures = Pictures(paths, hints, processor)
     loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
+    wording = Wording(options, processor.tokenizer.get_vocab())
     for index, result, _ in results_of(model, processor, loader, hints, options):
-        write_sidecar(sidecar(paths[index], "txt"), *chosen(result, options), options)
+        words = wording.words(*wording.chosen(result))
+        Caption(paths[index].with_suffix(".txt"), [], False).replace(words, wording)
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -54,9 +56,9 @@ def main(argv: list[str] | None = None) -> dict:
     processor = MFDNProcessor.from_pretrained(args.model)
     tagger = MFDNPipeline(model=model, processor=processor)
     with tempfile.TemporaryDirectory() as work:
-        for number, path in enumerate(find_pictures(Path(args.pictures), True)[: args.number]):
+        for number, path in enumerate(find_pictures(Path(args.pictures), True)[0][: args.number]):
             shutil.copy(path, Path(work, f"{number}{path.suffix}"))
-        paths = find_pictures(Path(work), False)
+        paths, *_ = find_pictures(Path(work), False)
         variants = {"plain loop over the pipeline": lambda: plain_loop(tagger, paths)}
         for batch_size, workers in ((1, 0), (32, 0), (32, 1), (32, 2)):
             flags = ["--model", args.model, "--batch_size", str(batch_size), "--num_workers", str(workers), work]
