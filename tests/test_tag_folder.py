@@ -6,7 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import random
 import struct
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -15,6 +18,7 @@ from PIL import Image
 
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.publishing import tag_folder as tagger
+from modeling_mfdn.publishing.tag_files import BYTE_ORDER_MARKS, Wording, read_caption
 from modeling_mfdn.publishing.tag_folder import build_parser, main
 
 
@@ -275,8 +279,6 @@ def test_excluded_and_replaced_words_are_so_wherever_they_come_from(pictures, mo
 
 
 def test_a_tag_with_an_equals_sign_is_replaced(pictures, model, tiny_processor):
-    from modeling_mfdn.publishing.tag_files import Wording
-
     options = build_parser().parse_args(["x", "--model", "y", "--replace", "=_==calm eyes", "a b=c"])
     wording = Wording(options, {"=_=", "smile"})
     assert wording.replaced("=_=") == "calm eyes" and wording.replaced("A b") == "c"
@@ -530,3 +532,71 @@ def test_numbers_out_of_range_are_refused(pictures, model, capsys, options):
 def test_no_tags_at_all_can_be_asked_for(pictures, model):
     run(pictures, model, "--max_tags", "0")
     assert (pictures / "a.txt").read_text() == "hatsune_miku\n"
+
+
+def test_captions_of_any_shape_keep_every_word_and_take_each_new_one_once(tmp_path):
+    """2,000 random captions, each added to twice: words that nobody excluded stay in their order and spelling, new
+    ones come once, and the second time nothing changes."""
+    rng = random.Random(18)
+    pieces = ["smile", "Long Hair", "a\\(b\\)", ":3", "hat:0.9", "初音", "x\u2028y", "", " ", "character:holo"]
+    options = build_parser().parse_args("x --model y --append --exclude smile --replace hat=cap --first style".split())
+    wording = Wording(options, {"long_hair", "hat", ":3", "smile", "holo"})
+    for number in range(2_000):
+        mark, encoding = rng.choice(list(BYTE_ORDER_MARKS.items()) + [(b"", "utf-8")])
+        newline, separator = rng.choice(["\n", "\r\n"]), rng.choice([",", ", ", " , "])
+        rows = [rng.choices(pieces, k=rng.randrange(5)) for _ in range(rng.randrange(4))]
+        path = tmp_path / "a.txt"
+        path.write_bytes(mark + newline.join(separator.join(row) for row in rows).encode(encoding))
+        before = read_caption(path).words()
+        read_caption(path).add([":3", "new_tag", "holo", "New Tag"], wording)
+        once = path.read_bytes()
+        assert once.startswith(mark), number
+        after = read_caption(path).words()
+        kept = [wording.replaced(word) for word in before if wording.replaced(word)]
+        there = {wording.key(word) for word in kept}
+        new = [key for key in (":3", "new_tag", "holo") if key not in there]
+        assert after[0] == "style" and [word for word in after[1:] if wording.key(word) not in new] == kept, number
+        assert [wording.key(word) for word in after if wording.key(word) in new] == new, (number, before, after)
+        read_caption(path).add([":3", "new_tag", "holo"], wording)
+        assert path.read_bytes() == once, number
+
+
+KILLER = """
+import os, random, signal, sys, time
+import modeling_mfdn
+from modeling_mfdn.publishing.tag_folder import main
+
+rng = random.Random(int(sys.argv[1]))
+kills = 0
+while True:  # this process imports, and never computes: its children do, each with threads of its own
+    child = os.fork()
+    if not child:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        os._exit(main(sys.argv[2:]))
+    deadline = time.monotonic() + rng.uniform(0.0, 0.6)
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    if ended != (0, 0):
+        break
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kills += 1
+    if kills == 60:  # should it never come to an end by itself
+        deadline = float("inf")
+print(kills, os.waitstatus_to_exitcode(ended[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["txt", "jsonl", "csv"])
+def test_whenever_it_is_killed_it_goes_on_and_the_outcome_is_the_same(pictures, model, form):
+    for number in range(120):
+        picture(pictures / f"äöü {number}.png")
+    argv = [str(pictures), "--model", model, "--format", form, "--num_workers", "0", "--batch_size", "2"]
+    argv += ["--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", KILLER, "18", *argv], capture_output=True, text=True, check=True)
+    kills, code = map(int, done.stdout.split())
+    written = {path.name: path.read_bytes() for path in pictures.iterdir() if path.suffix != ".png"}
+    assert kills >= 3 and code == 0, "else nothing was tried"
+    assert run(pictures, model, "--format", form, "--overwrite") == 0
+    assert written == {path.name: path.read_bytes() for path in pictures.iterdir() if path.suffix != ".png"}

@@ -156,6 +156,8 @@ class Caption:
         """What stands here stays as it is written, but for --exclude and --replace; new are --first at the beginning
         and `words` at the end of the first line, or, where each line is a word, of the text."""
         first = [wording.spelled(tag) for tag in wording.options.first]
+        if [*map(wording.key, self.words()[: len(first)])] == [*map(wording.key, first)]:
+            first = []  # they are, from an earlier time
         firsts = {wording.key(tag) for tag in first}
         kept = []
         for line in self.lines:
