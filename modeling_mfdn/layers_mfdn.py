@@ -120,6 +120,7 @@ class MFDNVisionEmbeddings(nn.Module):
                 f"pixel_values must be [batch, {', '.join(map(str, expected))}], got {list(pixel_values.shape)}. "
                 "MFDNProcessor makes them from pictures of any size."
             )
+        pixel_values = pixel_values.to(self.patch_embed.weight.dtype)  # of the processor's, in a model of bfloat16
         patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)  # [B, P - 1, D]
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.dropout(tokens + self.position_embeddings)

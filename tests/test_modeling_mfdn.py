@@ -297,8 +297,9 @@ def test_image_only_compiles_with_inductor(model, batch):
 def test_bfloat16_runs_and_stays_close(model, batch):
     with torch.no_grad():
         expected = model(**batch).logits
-        low = model.to(torch.bfloat16)(**{**batch, "pixel_values": batch["pixel_values"].bfloat16()}).logits
-    assert low.dtype == torch.bfloat16
+        low = model.to(torch.bfloat16)(**batch).logits  # float pixels, as the processor gives them
+        same = model(**{**batch, "pixel_values": batch["pixel_values"].bfloat16()}).logits
+    assert low.dtype == torch.bfloat16 and torch.equal(low, same)
     assert (low.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
