@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments, pipeline, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_mfdn import (
     Label2LabelConfig,
@@ -29,7 +27,7 @@ from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_resu
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.pretrained import load_vision_weights
 from modeling_mfdn.publishing.cards import write_hub_files
-from modeling_mfdn.publishing.publish import publish_model
+from modeling_mfdn.publishing.publish import publish_model, repository_id
 from modeling_mfdn.tag_tokenizer import build_processor
 from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.data import (
@@ -43,7 +41,9 @@ from modeling_mfdn.training.data import (
 )
 from modeling_mfdn.training.images import decode_image
 from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES, recorded_flags
-from modeling_mfdn.training.saving import public_name, write_whole
+from modeling_mfdn.training.run_folder import check_run_folder, find_checkpoint, remove_checkpoints, save_artifacts
+from modeling_mfdn.training.saving import claim, public_name
+from modeling_mfdn.training.terminal import command_line
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 EMBEDDED_DUMP = "mini_booru"
@@ -201,7 +201,8 @@ def run_command(*command: str) -> None:
     print(f"\n$ python {' '.join(command)}", flush=True)
     distributed = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "OMP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(distributed)}
-    subprocess.run([sys.executable, *command], check=True, env=environment)
+    if subprocess.run([sys.executable, *command], env=environment).returncode:
+        raise ValueError(f"python {' '.join(command)} did not end well; what it said stands above.")
 
 
 @contextmanager
@@ -231,10 +232,18 @@ def embedded_dataset(posts: int, seconds: dict[str, float]) -> str:
     return EMBEDDED_DATASET
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux alone
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_all_cores(num_processes: int) -> None:
-    """`accelerate launch` pins a CPU process to one thread (OMP_NUM_THREADS=1); share the cores instead."""
+    """`accelerate launch` pins a CPU process to one thread (OMP_NUM_THREADS=1); share the cores of this machine among
+    its `num_processes` instead."""
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))
+        torch.set_num_threads(max(1, num_cores() // num_processes))
 
 
 def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
@@ -263,22 +272,6 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
 
 
-def check_output_folder(folder: str, overwrite: bool, resume: str | None) -> None:
-    """Raises ValueError where a model, or checkpoints of one, would be mixed with those of this run."""
-    for name, found in (("config.json", "a trained model"), ("checkpoint-*", "checkpoints of another run")):
-        if any(Path(folder).glob(name)) and not overwrite and resume is None:
-            raise ValueError(
-                f"{folder} already holds {found}. Pass --output_dir for another folder, --overwrite to replace "
-                "it, or --resume_from_checkpoint last to go on."
-            )
-
-
-def remove_checkpoints(folder: str) -> None:
-    """Those of an earlier run: the newest would be taken for this run's."""
-    for checkpoint in Path(folder).glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-
-
 def build_model(script: ScriptArguments, characters: list[str], tags: list[str]) -> MFDNModel:
     """A new MFDN of the asked size for these characters and tags, with timm's weights where asked."""
     config_class, model_class = SYSTEMS[script.system]
@@ -304,29 +297,6 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
     return model
 
 
-# What says something of one model: with another model it would be wrong.
-OF_ONE_MODEL = (
-    "model*.safetensors", "model.safetensors.index.json", "training.json", "results*.json", "predictions*.parquet",
-    "trainer_state.json", "*.png", ".eval_results/*.yaml",
-)  # fmt: skip
-
-
-def save_artifacts(model: MFDNModel, processor, folder: str, training: dict) -> None:
-    """Model, processor, tokenizer, code and training.json, moved into `folder` when all is written; what an earlier
-    model left there goes."""
-    unfinished = Path(folder, "unfinished_save")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    write_whole(unfinished / "training.json", json.dumps(training, indent=2, ensure_ascii=False) + "\n")
-    for pattern in OF_ONE_MODEL:
-        for file in Path(folder).glob(pattern):
-            file.unlink()
-    for file in unfinished.iterdir():
-        os.replace(file, Path(folder, file.name))
-    unfinished.rmdir()
-
-
 def show(folder: str, test_split) -> None:
     """Load the saved model as a stranger would and name what is in a few test pictures."""
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
@@ -348,20 +318,33 @@ def main(argv: list[str] | None = None) -> dict:
     # ------------------------------------------------------------------ arguments
     script, args = parse_arguments(argv)
     check_flags(script, args)
-    check_output_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
-    use_all_cores(args.world_size)
+    check_run_folder(args.output_dir, script.overwrite, args.resume_from_checkpoint)
+    use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     set_seed(args.seed)
     # Trainer would push each checkpoint, without processor and card: here all is pushed once, at the end. And it
     # writes its arguments into every checkpoint, where a token has no business.
     push_to_hub, args.push_to_hub, token, args.hub_token = args.push_to_hub, False, args.hub_token, None
+    if args.process_index == 0:
+        if push_to_hub:  # a name without owner would be found out after the training
+            args.hub_model_id = repository_id(args.hub_model_id or Path(args.output_dir).resolve().name, token)
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        with claim(Path(args.output_dir), Path(args.output_dir)):
+            return train(script, args, sys.argv[1:] if argv is None else argv, push_to_hub, token)
+    return train(script, args, [], False, None)
 
+
+def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str], push_to_hub: bool, token) -> dict:
+    """The run itself; nobody else writes to --output_dir meanwhile."""
     # ------------------------------------------------------------------ data
     seconds: dict[str, float] = {}
     if script.dataset is None:
         with args.main_process_first(desc="drawing and building the embedded data set"):
             script.dataset = embedded_dataset(script.posts, seconds)
-    train_split = load_split(script.dataset, "train")
-    characters, tags = read_characters(train_split), read_tag_vocabulary(script.dataset)[: script.num_tags]
+    needs_tags = script.system != "mfdn" or script.train_modality != "image"
+    asked = {"train": True, "validation": args.eval_strategy != "no", "test": script.evaluate_test}
+    splits = {name: load_split(script.dataset, name, needs_tags=needs_tags) for name in asked if asked[name]}
+    characters = read_characters(splits["train"])
+    tags = read_tag_vocabulary(script.dataset, needs_tags)[: script.num_tags]
 
     # ------------------------------------------------------------------ model
     model = build_model(script, characters, tags)
@@ -373,8 +356,8 @@ def main(argv: list[str] | None = None) -> dict:
     trainer = MFDNTrainer(
         model=model,
         args=args,
-        train_dataset=train_split,
-        eval_dataset=load_split(script.dataset, "validation"),
+        train_dataset=splits["train"],
+        eval_dataset=splits.get("validation"),
         data_collator=MFDNCollator(
             training=True,
             augment=script.augment,
@@ -387,23 +370,22 @@ def main(argv: list[str] | None = None) -> dict:
         tag_aggregation=processor.tag_aggregation,
         processing_class=processor,
     )
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint == "last" and (checkpoint := get_last_checkpoint(args.output_dir)) is None:
-        raise ValueError(f"Expected a checkpoint-* folder in {args.output_dir} to resume from, found none.")
-    elif checkpoint is None and trainer.is_world_process_zero():
-        remove_checkpoints(args.output_dir)
+    checkpoint = find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+    if trainer.is_world_process_zero():
+        remove_checkpoints(args.output_dir, only_unfinished=checkpoint is not None)
     with stopwatch(seconds, "training"):
         trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.count_broken()
 
     # ------------------------------------------------------------------ artifacts
     results = {}
-    argv = sys.argv[1:] if argv is None else argv
     training = {
         "flags": recorded_flags(build_parser(), argv, own_flags()),
         "steps": trainer.state.global_step,
         "parameters": model.num_parameters(),
         "seconds": seconds,
         "threads": torch.get_num_threads(),
+        "broken_pictures": trainer.num_broken,
     }
     if trainer.is_world_process_zero():
         dataset = {"dataset": public_name(script.dataset), "data": describe_dataset(script.dataset)}
@@ -416,14 +398,14 @@ def main(argv: list[str] | None = None) -> dict:
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.save_state()
     if script.evaluate_test:
-        test_split = load_split(script.dataset, "test")
         with stopwatch(seconds, "evaluating"):
             results = evaluate_model(
                 model,
-                trainer.eval_dataloader(test_split),
+                trainer.eval_dataloader(splits["test"]),
                 trainer.accelerator,
                 tag_aggregation=processor.tag_aggregation,
                 tag_threshold=processor.tag_threshold,
+                max_bad_share=args.max_bad_share,
             )
         if trainer.is_world_process_zero():
             results = {
@@ -439,14 +421,20 @@ def main(argv: list[str] | None = None) -> dict:
             write_results(results, Path(args.output_dir, "results.json"))
             print(format_results(results))
             print("Seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
-            show(args.output_dir, test_split)
+            show(args.output_dir, splits["test"])
     if trainer.is_world_process_zero():
         write_hub_files(args.output_dir, args.hub_model_id)
         if push_to_hub:
-            repository = args.hub_model_id or Path(args.output_dir).resolve().name
-            publish_model(args.output_dir, repository, private=args.hub_private_repo, token=token)
+            publish_model(args.output_dir, args.hub_model_id, private=args.hub_private_repo, token=token)
     return results
 
 
+@command_line
+def run(argv: list[str] | None = None) -> int:
+    """`main` for a terminal: 0, or what went wrong in a sentence and 2."""
+    main(argv)
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run())

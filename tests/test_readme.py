@@ -12,7 +12,6 @@ import pytest
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.evaluation.tables import render
 from modeling_mfdn.tag_tokenizer import build_processor
-from train_mfdn import save_artifacts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,7 +48,7 @@ def test_pictures_exist():
 def test_python_blocks_run_on_a_saved_model(tmp_path, tiny_config, picture):
     (block,) = re.findall(r"^```python\n(.*?)^```", README.split("## Use a model")[1].split("\n## ")[0], re.M | re.S)
     processor = build_processor(tiny_config, ["blue_hair", "maid", *[f"tag_{i}" for i in range(9)]])
-    save_artifacts(MFDNModel(tiny_config), processor, str(tmp_path / "mfdn"))
+    save_artifacts(MFDNModel(tiny_config), processor, str(tmp_path / "mfdn"), training={})
     picture.save(tmp_path / "picture.png")
     program = block + "\nprint(processor.post_process(outputs, top_k=5)[0]['characters'][0]['label'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.images import apply_color
+from .evaluation_loop import gather_readable
 
 TEMPERATURES = torch.logspace(-1.0, 1.0, 81, base=4.0)  # 0.25 to 4, steps of 3.5 %
 CONFIDENCE_BINS = 15  # as Guo et al., 2017
@@ -69,7 +70,7 @@ def calibrate(
             if tag_counts is not None:
                 found["scores"] = aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags)
                 found["targets"] = batch["tag_targets"]
-            found = {name: values.cpu() for name, values in accelerator.gather_for_metrics(found).items()}
+            found = {name: values.cpu() for name, values in gather_readable(accelerator, found, batch)[0].items()}
             num_images += len(found["labels"])
             add_characters(found["logits"], found["labels"], losses, bins)
             if tag_counts is not None:

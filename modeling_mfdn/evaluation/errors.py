@@ -13,6 +13,7 @@ from torch import nn
 
 from ..processing_mfdn import pad_to_square
 from ..training.images import apply_color, decode_image
+from .evaluation_loop import gather_readable
 from .figures import BLUE, GRID, INK, MUTED, TEAL, new_figure, shortened, tidy
 
 MAX_BINS = 8
@@ -47,8 +48,8 @@ def predict_characters(
             scores = [(logits / temperature).log_softmax(dim=1) for temperature in temperatures]
             confidence = torch.stack([score.amax(dim=1).exp() for score in scores], dim=1)
             loss = torch.stack([nn.functional.nll_loss(score, labels, reduction="none") for score in scores], dim=1)
-            batch = {"labels": labels, "predicted": logits.argmax(dim=1), "confidence": confidence, "loss": loss}
-            found.append(accelerator.gather_for_metrics(batch))
+            said = {"labels": labels, "predicted": logits.argmax(dim=1), "confidence": confidence, "loss": loss}
+            found.append(gather_readable(accelerator, said, batch)[0])
     finally:
         model.train(was_training)
     return {name: torch.cat([batch[name] for batch in found]).cpu() for name in found[0]}

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from accelerate.utils import recursively_apply
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..configuration_mfdn import MFDNConfig
 from ..processing_mfdn import aggregate_tag_scores
+from ..training.data import check_bad_share
 from ..training.images import apply_color
 from ..training.saving import whole_file, write_whole
 from .metrics import NO_CHARACTER, TagMetrics, TopKAccuracy
@@ -38,6 +40,7 @@ def evaluate_model(
     tune_threshold: bool = False,
     max_batches: int | None = None,
     with_predictions: bool = False,
+    max_bad_share: float = 0.01,
     progress: bool = True,
 ) -> dict:
     """Judge a model in both modalities; every image counts once, whatever the batches and processes.
@@ -55,10 +58,14 @@ def evaluate_model(
         tune_threshold: also search the best threshold; meant for the validation split.
         max_batches: stop early.
         with_predictions: also say what was named for each picture.
+        max_bad_share: of pictures that cannot be decoded. They are counted in "num_broken" and nowhere else.
         progress: show a bar, on the main process.
 
+    Raises:
+        ValueError: there is no picture, or more than `max_bad_share` of them are broken.
+
     Returns:
-        On every process the same `{"num_images": n, "image": {"top1_accuracy", "top5_accuracy",
+        On every process the same `{"num_images": n, "num_broken": m, "image": {"top1_accuracy", "top5_accuracy",
         "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}`. Without
         "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder. On request
         also `"predictions": {"post_id", "label", "image", "image+tags"}`, an int64 tensor [n] each: the characters in
@@ -73,13 +80,16 @@ def evaluate_model(
 
     was_training = model.training
     model.eval()
-    num_images, found = 0, defaultdict(list)
+    num_images, num_broken, found = 0, 0, defaultdict(list)
+    num_rows = len(getattr(dataloader, "dataset", None) or ())
     bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
     try:
         for step, batch in enumerate(bar):
             with torch.inference_mode():
                 predictions = _predict(model, batch, config, accelerator, tag_aggregation)
-                gathered = accelerator.gather_for_metrics(predictions)  # drops what padded the last batch
+            gathered, broken = gather_readable(accelerator, predictions, batch)
+            num_broken += broken
+            check_bad_share(num_broken, max(num_rows, num_images + num_broken), max_bad_share)
             values = {"post_id": gathered["post_id"], "label": gathered["image"]["labels"]}
             for modality in modalities:
                 found_tags = scores[modality].add(gathered[modality])
@@ -96,11 +106,20 @@ def evaluate_model(
     finally:
         model.train(was_training)
     if not num_images:
-        raise ValueError("The data loader gave no batch: the split is empty.")
-    results = {"num_images": num_images} | {modality: scores[modality].compute() for modality in modalities}
+        raise ValueError("The data loader gave no picture that can be read: the split is empty, or broken.")
+    results = {"num_images": num_images, "num_broken": num_broken}
+    results |= {modality: scores[modality].compute() for modality in modalities}
     if with_predictions:
         results["predictions"] = {name: torch.cat(values) for name, values in found.items()}
     return results
+
+
+def gather_readable(accelerator: Accelerator, values, batch: dict):
+    """Tensors [b, …] of all processes, in whatever nest of dictionaries, without what padded the last batch and
+    without the rows of pictures that are broken; and the number of the latter."""
+    readable = batch.get("readable", torch.ones_like(batch["labels"], dtype=torch.bool))
+    values, readable = accelerator.gather_for_metrics((values, readable))
+    return recursively_apply(lambda column: column[readable], values), int((~readable).sum())
 
 
 def format_results(results: dict) -> str:
@@ -122,6 +141,8 @@ def format_results(results: dict) -> str:
             f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
             f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
         )
+    if results.get("num_broken"):
+        lines.append(f"\n{results['num_broken']} further images cannot be decoded and are left out; the log says why.")
     lines.append("\nimage: all tags are to find. image+tags: half of a post's tags are given, the rest is to find.")
     return "\n".join(lines)
 
@@ -257,7 +278,7 @@ class _ModalityScores:
     def add(self, gathered: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the share of its true tags that were found of each picture, by group; {} without tags."""
         self.accuracy.add_batch(predictions=gathered["top5"].tolist(), references=gathered["labels"].tolist())
-        self.losses.append(gathered["losses"].double().cpu())
+        self.losses.append(gathered["losses"].cpu().double())
         if self.tags is None:
             return {}
         return self.tags.add_batch(

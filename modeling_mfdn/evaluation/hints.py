@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..training.images import apply_color
-from .evaluation_loop import show_some
+from .evaluation_loop import gather_readable, show_some
 
 HINTS = (0, 1, 2, 4, 8, 16)
 
@@ -52,9 +52,9 @@ def accuracy_by_hints(
                             return_tag_logits=False,
                         ).logits
                     found.append(logits.argmax(dim=1) == batch["labels"])
-                hits.append(accelerator.gather_for_metrics(torch.stack(found, dim=1)))  # [b, columns]
+                hits.append(gather_readable(accelerator, torch.stack(found, dim=1), batch)[0])  # [b, columns]
     finally:
         model.train(was_training)
     if not hits:
         raise ValueError("The data loader gave no batch: the split is empty.")
-    return dict(zip(columns, torch.cat(hits).double().mean(dim=0).tolist(), strict=True))
+    return dict(zip(columns, torch.cat(hits).cpu().double().mean(dim=0).tolist(), strict=True))

@@ -146,6 +146,9 @@ class TagMetrics(evaluate.Metric):
         """The metrics of everything added since the last call; counting starts anew."""
         if self._histograms is None:
             raise ValueError("TagMetrics.compute needs at least one add_batch before it.")
+        # Counted where the scores were, summed up here: Apple's GPUs know no float64.
+        self._counts = {name: values.cpu() for name, values in self._counts.items()}
+        self._histograms = self._histograms.cpu()
         results = {name: self._group(name, size) for name, size in self.groups.items()}
         self._reset()
         return results

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, whoami
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
@@ -73,6 +73,22 @@ def publish_dataset(folder: str | Path, repository: str, **options) -> str | Non
             found = "is missing" if size is None else f"has {size:,} bytes"
             raise ValueError(f"{path} {found}, build.json says {shard['bytes']:,}. Build the data set again.")
     return upload(folder, repository, "dataset", delete_patterns=["data/*.parquet", "share/*.parquet"], **options)
+
+
+def repository_id(name: str, token: str | None = None) -> str:
+    """OWNER/NAME; the Hub is asked whose token it is where there is no owner. Before a training, not after it.
+
+    Raises ValueError: nobody is logged in, or the Hub cannot be asked.
+    """
+    if "/" in name:
+        return name
+    try:
+        return f"{whoami(token)['name']}/{name}"
+    except OSError as error:
+        raise ValueError(
+            f"Whose repository is {name}? The Hub did not say ({' '.join(str(error).split())[:200]}). Pass "
+            f"OWNER/{name} as the repository (--hub_model_id), or log in with `hf auth login`."
+        ) from error
 
 
 def upload(

@@ -4,6 +4,7 @@ Every random choice of a post comes from a generator seeded by (seed, epoch, pos
 whatever its batch, its worker and the number of times a run was interrupted.
 """
 
+import glob
 import json
 import logging
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, Image, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image as PILImage
 from torchvision.transforms import v2
 
@@ -28,10 +31,15 @@ TAG_ORDERS = ("random", "alphabetical", "frequency")
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
 CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
 COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
+REBUILD = "Build the data set again with --verify full, which drops such pictures."
+# Whatever a decoder says of a broken file; also a row without one, and a file that is gone.
+BROKEN = (OSError, ValueError, TypeError, KeyError, SyntaxError, MemoryError, PILImage.DecompressionBombError)
 IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
 
 
-def load_split(dataset: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+def load_split(
+    dataset: str, split: str, streaming: bool = False, needs_tags: bool = True
+) -> Dataset | IterableDataset:
     """Rows of one split with the columns `COLUMNS`; images stay encoded bytes, the collator decodes them.
 
     Args:
@@ -39,32 +47,52 @@ def load_split(dataset: str, split: str, streaming: bool = False) -> Dataset | I
         split: "train", "validation" or "test"; "share" is the part of "test" that another data set's test split has
             too (Dan:share, Table III).
         streaming: read row by row and never copy the data into the Arrow cache.
+        needs_tags: False where pictures alone are used: then a data set may be without the column `tags`.
 
     Raises:
         ValueError: no such data set or split, or a column is missing.
     """
     try:
-        if split == "share":
-            rows = load_dataset(dataset, "share", split="test", streaming=streaming)
-        else:
-            rows = load_dataset(dataset, split=split, streaming=streaming)
+        rows = _load_rows(dataset, split, streaming)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"Cannot read split {split!r} of data set {dataset!r}: {error} Needed: a folder written by "
             "`python -m dataset_scripts.build_danmul`, or the id of one on the Hub."
         ) from error
-    missing = [column for column in COLUMNS if column not in (rows.column_names or [])]
+    except (DatasetGenerationError, ConnectionError) as error:
+        raise ValueError(
+            f"Split {split!r} of data set {dataset!r} cannot be read: {error.__cause__ or error} Is a file cut or "
+            "damaged? Build it again with `python -m dataset_scripts.build_danmul --overwrite`."
+        ) from error
+    found = rows.column_names or []
+    columns = [column for column in COLUMNS if needs_tags or column != "tags" or column in found]
+    missing = [column for column in columns if column not in found]
     if missing:
         raise ValueError(
             f"Data set {dataset!r} needs the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing, found "
             f"{rows.column_names}. Build it with `python -m dataset_scripts.build_danmul`."
         )
     # Decoding inside `datasets` is always at full size; the collator decodes at the size that it needs.
-    return rows.select_columns(list(COLUMNS)).cast_column("image", Image(decode=False))
+    return rows.select_columns(columns).cast_column("image", Image(decode=False))
 
 
-def read_tag_vocabulary(dataset: str) -> list[str]:
-    """The K tags of a data set, most frequent first: the tag at position k has label k.
+def _load_rows(dataset: str, split: str, streaming: bool) -> Dataset | IterableDataset:
+    """`load_dataset` of one split, also from a folder whose name `load_dataset` would take for a pattern."""
+    part, name = ("share", "test") if split == "share" else ("data", split)
+    if Path(dataset).is_dir() and glob.has_magic(str(Path(dataset).resolve())):
+        files = sorted(map(str, Path(dataset, part).glob(f"{name}-*.parquet")))
+        if not files:
+            raise FileNotFoundError(f"there is no {part}/{name}-*.parquet.")
+        files = {name: [glob.escape(file) for file in files]}
+        return load_dataset("parquet", data_files=files, split=name, streaming=streaming)
+    if split == "share":
+        return load_dataset(dataset, "share", split="test", streaming=streaming)
+    return load_dataset(dataset, split=split, streaming=streaming)
+
+
+def read_tag_vocabulary(dataset: str, needs_tags: bool = True) -> list[str]:
+    """The K tags of a data set, most frequent first: the tag at position k has label k. Without `needs_tags` none
+    where it has no `tags.json`.
 
     Raises:
         ValueError: the folder (or Hub data set) has no usable `tags.json`.
@@ -74,6 +102,8 @@ def read_tag_vocabulary(dataset: str) -> list[str]:
         entries = sorted(entries, key=lambda entry: -entry["posts"])  # stable: equal counts stay as they are written
         return [entry["tag"] for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FileNotFoundError | EntryNotFoundError) and not needs_tags:
+            return []
         raise ValueError(
             f"Data set {dataset!r} needs a tags.json, a list of {{'tag', 'posts', 'score'}}: "
             f"{type(error).__name__}: {error}. Build it with `python -m dataset_scripts.build_danmul`."
@@ -105,6 +135,15 @@ def read_characters(rows: Dataset | IterableDataset) -> list[str]:
     return list(feature.names)
 
 
+def check_bad_share(num_broken: int, num_pictures: int, max_bad_share: float) -> None:
+    """Raises ValueError: more than `max_bad_share` of the pictures cannot be decoded."""
+    if num_broken > max_bad_share * num_pictures:
+        raise ValueError(
+            f"{num_broken:,} of {num_pictures:,} pictures cannot be decoded, more than --max_bad_share "
+            f"{max_bad_share:g}; the log names them. {REBUILD}"
+        )
+
+
 class MFDNCollator:
     """Turns rows of `load_split` into a batch. Picklable; runs in the workers of a DataLoader.
 
@@ -112,6 +151,9 @@ class MFDNCollator:
     `augment="torchvision"` float `pixel_values` in [-1, 1] and no matrix) · `input_ids`, `attention_mask` int64 [B, T]
     as `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
     bool [B, K], all tags of the post, also those beyond T - 2.
+
+    A picture that cannot be decoded is named in the log. In training its row is left out and counted in the first of
+    `num_broken` int64 [B]; in evaluation, where each row has its place, it is white and False in `readable` bool [B].
 
     Args:
         config: sizes and token ids.
@@ -169,7 +211,15 @@ class MFDNCollator:
         self._epoch.fill_(epoch)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        batch = self._image_batch(rows)
+        """Raises ValueError: none of the pictures of a batch for training can be decoded."""
+        pictures = [self._picture(row) for row in rows]
+        readable = torch.tensor([picture is not None for picture in pictures])
+        if self.training:
+            if not readable.any():
+                raise ValueError(f"None of the {len(rows)} pictures of a batch can be decoded. {REBUILD}")
+            rows = [row for row, picture in zip(rows, pictures, strict=True) if picture is not None]
+            pictures = [picture for picture in pictures if picture is not None]
+        batch = self._image_batch(pictures)
         tag_labels = [self._known_tags(row) for row in rows]
         batch["input_ids"] = torch.tensor(
             [self._token_ids(labels, row["post_id"]) for labels, row in zip(tag_labels, rows, strict=True)]
@@ -180,7 +230,11 @@ class MFDNCollator:
             characters = [self.label_map[character] for character in characters]
         batch["labels"] = torch.tensor(characters)
         batch["post_id"] = torch.tensor([row["post_id"] for row in rows])
-        if not self.training:
+        if self.training:
+            batch["num_broken"] = torch.zeros(len(rows), dtype=torch.int64)
+            batch["num_broken"][0] = len(readable) - len(rows)
+        else:
+            batch["readable"] = readable
             batch["tag_targets"] = torch.zeros(len(rows), self.config.num_tags, dtype=torch.bool)
             for targets, labels in zip(batch["tag_targets"], tag_labels, strict=True):
                 targets[labels] = True
@@ -194,7 +248,7 @@ class MFDNCollator:
 
     def _known_tags(self, row: dict) -> list[int]:
         """Labels of the post's tags in the vocabulary, ascending: the draw depends on the set, not on its order."""
-        labels = {self.tag_labels.get(tag) for tag in row["tags"]}
+        labels = {self.tag_labels.get(tag) for tag in row.get("tags") or ()}
         if None in labels:
             labels.discard(None)
             unknown = [tag for tag in row["tags"] if tag not in self.tag_labels]
@@ -216,35 +270,41 @@ class MFDNCollator:
 
     # Images
 
-    def _image_batch(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        generators = [self._generator(row["post_id"], IMAGE_STREAM) for row in rows]
-        if self._textbook is not None:
-            images = [self._textbook_pixels(row, rng) for row, rng in zip(rows, generators, strict=True)]
-            return {"pixel_values": torch.stack(images)}
+    def _picture(self, row: dict) -> tuple | None:
+        """Pixels, uint8 [3, S, S] or with the textbook recipe float, and [4] colour factors; None if broken."""
+        rng = self._generator(row["post_id"], IMAGE_STREAM)
+        try:
+            if self._textbook is not None:
+                return self._textbook_pixels(row, rng), None
+            pixels = self._cropped(row, rng).transpose(2, 0, 1)
+        except BROKEN as error:
+            logger.warning("Post %d is left out: its image cannot be decoded (%s).", row["post_id"], error)
+            return None
+        factors = np.array([1.0, 1.0, 1.0, 0.0])
+        return pixels, factors + rng.uniform(-1, 1, 4) * self.color_jitter if self.training else factors
+
+    def _image_batch(self, pictures: list[tuple | None]) -> dict[str, torch.Tensor]:
+        """`pixel_values` and `color_matrix`; a broken picture is white."""
         size = self.config.image_size
-        pixels = np.empty((len(rows), 3, size, size), dtype=np.uint8)
-        factors = np.tile([1.0, 1.0, 1.0, 0.0], (len(rows), 1))
-        mean_luminance = np.zeros(len(rows))
-        for i, (row, rng) in enumerate(zip(rows, generators, strict=True)):
-            image = self._cropped(row, rng)
-            pixels[i] = image.transpose(2, 0, 1)
-            if self.training:
-                factors[i] += rng.uniform(-1, 1, 4) * self.color_jitter
-                mean_luminance[i] = pixels[i].reshape(3, -1).mean(axis=1) @ LUMINANCE
+        if self._textbook is not None:
+            white = torch.ones(3, size, size)
+            return {"pixel_values": torch.stack([white if item is None else item[0] for item in pictures])}
+        pixels = np.full((len(pictures), 3, size, size), 255, dtype=np.uint8)
+        factors = np.tile([1.0, 1.0, 1.0, 0.0], (len(pictures), 1))
+        mean_luminance = np.zeros(len(pictures))
+        for i, picture in enumerate(pictures):
+            if picture is not None:
+                pixels[i], factors[i] = picture
+                if self.training:
+                    mean_luminance[i] = pixels[i].reshape(3, -1).mean(axis=1) @ LUMINANCE
         return {
             "pixel_values": torch.from_numpy(pixels),
             "color_matrix": torch.from_numpy(color_matrices(factors, mean_luminance)),
         }
 
     def _decoded(self, row: dict, min_side: int | None) -> PILImage.Image:
-        try:
-            encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
-            return pad_to_square(decode_image(encoded, min_side))
-        except (OSError, ValueError, TypeError, SyntaxError, PILImage.DecompressionBombError) as error:
-            raise ValueError(
-                f"Post {row['post_id']}: its image cannot be decoded ({error}). A built data set holds only images "
-                "that decode; build it again with full verification."
-            ) from error
+        encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+        return pad_to_square(decode_image(encoded, min_side))
 
     def _cropped(self, row: dict, rng: np.random.Generator) -> np.ndarray:
         """[S, S, 3] uint8: in training a random square of the picture, perhaps mirrored."""

@@ -1,21 +1,26 @@
 """transformers.Trainer with what MFDN adds: hidden tags, two losses in the log, validation in both modalities."""
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from ..configuration_mfdn import MFDNConfig
 from ..evaluation.evaluation_loop import evaluate_model
 from ..modeling_mfdn import MFDNOutput
 from .curriculum import MaskScheduler
-from .data import MFDNCollator, apply_color
+from .data import MFDNCollator, apply_color, check_bad_share
 from .learning_rate import default_warmup_steps, learning_rate_factor
 from .masking import hide_tags, step_generator
+from .run_folder import UNFINISHED
 
 
 @dataclass
@@ -57,6 +62,10 @@ class MFDNTrainingArguments(TrainingArguments):
     dataloader_persistent_workers: bool = field(
         default=False, metadata={"help": "keep them from epoch to epoch: faster, but weights then depend on them"}
     )
+    max_bad_share: float = field(
+        default=0.01,
+        metadata={"help": "pictures that cannot be decoded are left out and named; more than this share ends the run"},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "keep False: the collator needs all columns"})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "every parameter is always used"})
 
@@ -64,7 +73,11 @@ class MFDNTrainingArguments(TrainingArguments):
         self.scaled_warmup = self.warmup_steps < 0
         self.warmup_steps = max(0, self.warmup_steps)
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model, self.greater_is_better = "image_top1_accuracy", True
         super().__post_init__()
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"--max_bad_share must lie in [0, 1], got {self.max_bad_share}.")
         if self.distillation_weight and not self.image_pass_weight:
             raise ValueError("--distillation_weight is of the pass without tags: set --image_pass_weight too.")
         if self.distillation_temperature <= 0:
@@ -113,8 +126,11 @@ class MFDNTrainer(Trainer):
         if mask_scheduler is not None:
             self.add_callback(mask_scheduler)
         self.add_callback(EpochSetter(self.data_collator))
+        self._is_saving = False
         self._micro_step = (-1, 0)  # (optimizer step, batches since)
         self._losses: dict[str, list[torch.Tensor]] = {}  # of each batch since the last log
+        self._pictures: list[torch.Tensor] = []  # [2] of each batch: left out as broken, seen
+        self.num_broken = self.num_seen = 0  # up to the last log, over all processes
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """Two-stage cosine decay with warm-up, whatever `lr_scheduler_type` says."""
@@ -130,6 +146,9 @@ class MFDNTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         """Colour jitter and hidden tags, both on the device, then the model's two losses (Eq. 6)."""
         config = self.accelerator.unwrap_model(model).config
+        if "num_broken" in inputs:
+            num_broken = inputs["num_broken"].sum()
+            self._pictures.append(torch.stack([num_broken, num_broken + len(inputs["labels"])]))
         batch = {"pixel_values": apply_color(inputs["pixel_values"], inputs.get("color_matrix"))}
         batch["labels"] = inputs["labels"]
         if config.modality == "image+tags":
@@ -191,9 +210,54 @@ class MFDNTrainer(Trainer):
                 mean = self.accelerator.reduce(torch.stack(values).mean(), reduction="mean")
                 logs[name] = round(mean.item(), 6)
             self._losses.clear()
+            self.count_broken()
+            if self.num_broken:
+                logs["broken_pictures"] = self.num_broken
             if self.mask_scheduler is not None:
                 logs["mask_ratio"] = round(self.mask_scheduler.ratio, 6)
         super().log(logs, start_time)
+
+    def count_broken(self) -> None:
+        """Adds up what was left out since the last call, over all processes.
+
+        Raises ValueError: that is more than `max_bad_share`, of the pictures seen or of one epoch.
+        """
+        if not self._pictures:
+            return
+        counts = self.accelerator.reduce(torch.stack(self._pictures).sum(dim=0), reduction="sum").tolist()
+        self._pictures.clear()
+        self.num_broken, self.num_seen = self.num_broken + counts[0], self.num_seen + counts[1]
+        check_bad_share(self.num_broken, max(self.num_seen, len(self.train_dataset)), self.args.max_bad_share)
+
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._is_saving else folder
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As transformers, but the checkpoint appears when it is whole: killed at any moment, or with the disk full,
+        the one before is the newest."""
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_saving = False
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
+        folder = Path(self._get_output_dir(trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        if self.state.best_global_step:  # transformers looked for it in the unfinished folder
+            best = folder / f"checkpoint-{self.state.best_global_step}"
+            is_there = best == checkpoint or best.is_dir()
+            self.state.best_model_checkpoint = str(best) if is_there else None
+        if self.args.should_save:
+            unfinished = folder / UNFINISHED / checkpoint.name
+            self.state.save_to_json(str(unfinished / "trainer_state.json"))
+            if checkpoint.exists():  # of the run that this one goes on from, at another step before
+                shutil.rmtree(checkpoint)
+            os.replace(unfinished, checkpoint)
+            shutil.rmtree(unfinished.parent)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(folder), self.args.save_total_limit, best, use_mtime=True)
+        self.accelerator.wait_for_everyone()
 
     def eval_dataloader(self, dataset) -> DataLoader:
         """Batches in the data set's order, without augmentation."""
@@ -213,6 +277,7 @@ class MFDNTrainer(Trainer):
             self.eval_dataloader(dataset),
             self.accelerator,
             tag_aggregation=self.tag_aggregation,
+            max_bad_share=self.args.max_bad_share,
             progress=not self.args.disable_tqdm,
         )
         metrics = flatten_results(results, metric_key_prefix)
