@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from modeling_mfdn.training.terminal import check_model_name, command_line, count, positive, score
+
 EXAMPLE = """example (one minute on a laptop, after `accelerate launch train_mfdn.py`):
   python evaluate_mfdn.py --model mfdn --dataset danmul --split test --max_images 200
 several processes:
@@ -24,9 +26,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["train", "validation", "test", "share"],
         help="on validation, also the best tag threshold is searched; share = Dan:share (default: %(default)s)",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="images a pass and device (default: %(default)s)")
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that decode (default: %(default)s)")
-    parser.add_argument("--max_images", type=int, help="only the first so many images of the split")
+    parser.add_argument("--batch_size", type=positive, default=64, help="images a pass and device (default: 64)")
+    parser.add_argument("--num_workers", type=count, default=2, help="processes that decode (default: %(default)s)")
+    parser.add_argument("--max_images", type=positive, help="only the first so many images of the split")
+    parser.add_argument(
+        "--max_bad_share", type=score, default=0.01,
+        help="images that cannot be decoded are left out and named; more than this share is an error (default: 0.01)",
+    )  # fmt: skip
     parser.add_argument(
         "--output", help="JSON to write (default: results.json in the model folder; results_SPLIT.json unless test)"
     )
@@ -37,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tag_threshold",
-        type=float,
+        type=score,
         help="score in [0, 1] from which a tag is predicted, for Hamming error and F1 (default: as saved)",
     )
     parser.add_argument(
@@ -105,7 +111,7 @@ def count_training_images(dataset: str, characters: Sequence[str]) -> list[int]:
     """Training images of each of the model's characters [C]."""
     from modeling_mfdn.training.data import load_split, read_characters
 
-    rows = load_split(dataset, "train")
+    rows = load_split(dataset, "train", needs_tags=False)
     labels, counts = label_map(read_characters(rows), characters), [0] * len(characters)
     for label in rows["character"]:
         counts[labels[label] if labels else label] += 1
@@ -128,6 +134,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Returns what is written to results.json, without the versions."""
     # ------------------------------------------------------------------ arguments
     args = build_parser().parse_args(argv)
+    check_model_name(args.model)
     path = output_path(args.model, args.split, args.output)
     if args.predictions and not Path(args.predictions).absolute().parent.is_dir():
         raise ValueError(f"--predictions {args.predictions}: its folder does not exist. Create it first.")
@@ -139,6 +146,10 @@ def main(argv: list[str] | None = None) -> dict:
         raise ValueError("--push_to_hub uploads a --model folder; this one is not on this machine.")
     if (args.hub_model_id or args.hub_dataset_id) and not args.push_to_hub:
         raise ValueError("--hub_model_id and --hub_dataset_id go with --push_to_hub.")
+    if args.push_to_hub:
+        from modeling_mfdn.publishing.publish import repository_id
+
+        args.hub_model_id = repository_id(args.hub_model_id or Path(args.model).resolve().name)
     # Here, because `evaluate` takes seconds to import and --help should not.
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
@@ -173,16 +184,21 @@ def main(argv: list[str] | None = None) -> dict:
     config = model.config
     tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
     aggregation = args.tag_aggregation or processor.tag_aggregation
+    if args.tag_aggregation and processor.tag_aggregation == "sigmoid":
+        raise ValueError(
+            f"--tag_aggregation {args.tag_aggregation} is for a model whose tag slots are distributions; this one "
+            "answers each tag with yes or no, and there is nothing to aggregate. Leave it out."
+        )
     threshold = processor.tag_threshold if args.tag_threshold is None else args.tag_threshold
 
     # ------------------------------------------------------------------ data
     with accelerator.main_process_first():
-        rows = load_split(args.dataset, args.split)
+        rows = load_split(args.dataset, args.split, needs_tags=config.modality != "image" or config.predicts_tags)
     if args.max_images is not None:
         rows = rows.select(range(min(args.max_images, len(rows))))
     characters = [config.id2label[label] for label in range(config.num_labels)]
     labels = label_map(read_characters(rows), characters)
-    unknown_tags = count_unknown_tags(rows, tags)
+    unknown_tags = count_unknown_tags(rows, tags) if "tags" in rows.column_names else {"tags": 0, "occurrences": 0}
     if unknown_tags["tags"] and accelerator.is_main_process:
         print(f"{unknown_tags['tags']} tags ({unknown_tags['occurrences']} occurrences) are unknown to the model.")
     collator = MFDNCollator(config, tags, training=False, tag_order=args.tag_order, label_map=labels)
@@ -197,6 +213,7 @@ def main(argv: list[str] | None = None) -> dict:
         tag_aggregation=aggregation,
         tag_threshold=threshold,
         tune_threshold=args.split == "validation",
+        max_bad_share=args.max_bad_share,
         with_predictions=args.predictions is not None,
     )
     predictions = results.pop("predictions", None)
@@ -260,10 +277,17 @@ def main(argv: list[str] | None = None) -> dict:
         if Path(args.model).is_dir() and path.parent == Path(args.model):  # the card is about files beside it
             write_hub_files(args.model, args.hub_model_id, args.hub_dataset_id)
         if args.push_to_hub:
-            publish_model(args.model, args.hub_model_id or Path(args.model).resolve().name, args.hub_dataset_id)
+            publish_model(args.model, args.hub_model_id, args.hub_dataset_id)
     accelerator.end_training()
     return results
 
 
+@command_line
+def run(argv: list[str] | None = None) -> int:
+    """`main` for a terminal: 0, or what went wrong in a sentence and 2."""
+    main(argv)
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run())

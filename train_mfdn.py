@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from modeling_mfdn.publishing.publish import publish_model, repository_id
 from modeling_mfdn.tag_tokenizer import build_processor
 from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.data import (
+    BROKEN,
     COLOR_JITTER,
     CROP_SHARE,
     MFDNCollator,
@@ -300,11 +302,18 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
 def show(folder: str, test_split) -> None:
     """Load the saved model as a stranger would and name what is in a few test pictures."""
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
-    posts = [test_split[i] for i in range(min(4, len(test_split)))]
-    pictures = [decode_image(post["image"]["bytes"]) for post in posts]
+    posts, pictures = [], []
+    for post in islice(test_split, 20):
+        try:
+            pictures.append(decode_image(post["image"]["bytes"]))
+            posts.append(post)
+        except BROKEN:  # counted and named by the evaluation
+            continue
+        if len(posts) == 4:
+            break
     results = [tagger(picture) for picture in pictures]
     names = read_characters(test_split)
-    truths = [{"character": names[post["character"]], "tags": post["tags"]} for post in posts]
+    truths = [{"character": names[post["character"]], "tags": post.get("tags", [])} for post in posts]
     example_picture(pictures, results, Path(folder, "example.png"), truths)
     for result, truth in zip(results, truths, strict=True):
         best = result["characters"][0]

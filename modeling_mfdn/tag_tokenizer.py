@@ -68,8 +68,6 @@ def build_tag_tokenizer(tags: list[str], max_tag_tokens: int = 32) -> PreTrained
 
 def check_tags(tags: list[str], normalizer: normalizers.Normalizer):
     """Raise a ValueError that names the tags which cannot be in a vocabulary."""
-    if not tags:
-        raise ValueError("The tag vocabulary is empty.")
     empty = [position for position, tag in enumerate(tags) if not tag.strip()]
     if empty:
         raise ValueError(f"Tags need a name; those at positions {empty[:5]} have none.")
@@ -107,6 +105,8 @@ def build_processor(config: MFDNConfig, tags: list[str], characters: list[str] |
     ):
         if expected != found:
             raise ValueError(f"The config has {name} = {expected} but {found} were given.")
+    if not tags and (config.modality != "image" or config.predicts_tags):
+        raise ValueError("The tag vocabulary is empty; only a model that takes and names no tags has none.")
     tokenizer = build_tag_tokenizer(tags, config.max_tag_tokens)
     token_ids = (
         config.pad_token_id,

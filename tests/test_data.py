@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -381,10 +382,55 @@ def test_exif_rotation_is_obeyed():
 
 @pytest.mark.parametrize("broken", [b"", b"<html>", encoded(smooth_picture())[:400]])
 @pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_a_broken_image_is_an_error_that_names_the_post(broken, augment):
-    rows = [row(1), row(4711) | {"image": {"bytes": broken, "path": None}}]
-    with pytest.raises(ValueError, match="Post 4711"):
-        MFDNCollator(CONFIG, TAGS, training=True, augment=augment)(rows)
+def test_a_broken_image_is_named_and_costs_no_other_row(broken, augment, caplog):
+    rows = [row(1), row(4711) | {"image": {"bytes": broken, "path": None}}, row(2, tags=["tag_5"])]
+    whole = [rows[0], rows[2]]
+    train = MFDNCollator(CONFIG, TAGS, training=True, augment=augment)
+    left_out = train(rows)
+    assert "Post 4711 is left out" in caplog.text and left_out["num_broken"].tolist() == [1, 0]
+    left_out["num_broken"].zero_()
+    assert_same_posts(by_post([train(whole)]), by_post([left_out]))
+    judge = MFDNCollator(CONFIG, TAGS, training=False, augment=augment)
+    marked = judge(rows)
+    assert marked["readable"].tolist() == [True, False, True] and marked["post_id"].tolist() == [1, 4711, 2]
+    marked = by_post([marked])
+    white = marked.pop(4711)["pixel_values"]
+    assert (white == (255 if augment == "fused" else 1)).all()
+    assert_same_posts(by_post([judge(whole)]), marked)
+    with pytest.raises(ValueError, match="None of the 1 pictures.*--verify full"):
+        train(rows[1:2])
+
+
+def test_a_data_set_lies_in_a_folder_of_any_name(folder, tmp_path):
+    strange = tmp_path / "out[v1] {a,b} *" / "danmul?"
+    shutil.copytree(folder, strange)
+    plain, found = load_split(str(folder), "train"), load_split(str(strange), "train")
+    assert read_characters(found) == read_characters(plain) and found[:] == plain[:]
+    assert next(iter(load_split(str(strange), "train", streaming=True))) == plain[0]
+    with pytest.raises(ValueError, match="holdout.*there is no data/holdout"):
+        load_split(str(strange), "holdout")
+
+
+def test_pictures_alone_need_no_tags(folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    load_split(str(folder), "train").remove_columns("tags").to_parquet(tmp_path / "data/train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="tags missing"):
+        load_split(str(tmp_path), "train")
+    with pytest.raises(ValueError, match="needs a tags.json"):
+        read_tag_vocabulary(str(tmp_path))
+    rows = load_split(str(tmp_path), "train", needs_tags=False)
+    assert read_tag_vocabulary(str(tmp_path), needs_tags=False) == []
+    config = MFDNConfig(image_size=SIZE, patch_size=8, modality="image", num_tags=0, num_labels=3)
+    batch = MFDNCollator(config, [], training=True)([rows[0], rows[1]])
+    assert batch["labels"].tolist() == [1, 2] and batch["attention_mask"].sum() == 4  # [CLS] and [SEP]
+
+
+def test_a_cut_shard_is_a_sentence(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "cut")
+    (shard,) = (tmp_path / "cut" / "data").iterdir()
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="Cannot read split 'train' of .*cut.*not a parquet file.*build_danmul"):
+        load_split(str(tmp_path / "cut"), "train")
 
 
 def test_color_jitter_is_asked_for_in_four_numbers():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from modeling_mfdn.configuration_mfdn import MFDNConfig
-from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, hide_half, write_results
+from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, hide_half, write_results
 from modeling_mfdn.processing_mfdn import MFDNProcessor
 
 SIZE, NUM_TAGS, NUM_CHARACTERS = 8, 40, 7
@@ -76,15 +76,18 @@ def post(post_id: int) -> dict[str, torch.Tensor]:
     }
 
 
-def run(count=13, batch_size=4, model=None, **options):
+def run(count=13, batch_size=4, model=None, broken=(), **options):
     accelerator = Accelerator(cpu=True)
-    loader = accelerator.prepare(DataLoader([post(i) for i in range(1, count + 1)], batch_size=batch_size))
+    posts = [post(i) for i in range(1, count + 1) if -i not in broken]
+    for one in posts:
+        one["readable"] = torch.tensor(int(one["post_id"]) not in broken)
+    loader = accelerator.prepare(DataLoader(posts, batch_size=batch_size))
     return evaluate_model(model or FakeModel(config()), loader, accelerator, progress=False, **options)
 
 
 def test_both_modalities_by_hand():
     results = run(12)
-    assert set(results) == {"num_images", "image", "image+tags"}
+    assert set(results) == {"num_images", "num_broken", "image", "image+tags"}
     assert results["num_images"] == 12
     for modality in ("image", "image+tags"):
         assert set(results[modality]) == {
@@ -117,15 +120,32 @@ def flatten(results, prefix=""):
 
 
 def two_processes(path):
+    torch.set_num_threads(1)  # the threads that the parent has are not in its fork, which would wait for them
     AcceleratorState._reset_state(reset_partial_state=True)  # the parent process left its own, of one process
-    results = run(13, 4)
+    results = run(13, 4, broken=BROKEN, max_bad_share=0.5)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     path.with_suffix(f".{accelerator.process_index}").write_text(json.dumps(results))
 
 
+BROKEN = (2, 5, 13)
+
+
+def test_a_broken_picture_counts_nowhere_but_as_one(tmp_path):
+    without = run(13, 4, broken=[-post_id for post_id in BROKEN])
+    left_out = run(13, 4, broken=BROKEN, max_bad_share=0.5, with_predictions=True)
+    assert left_out.pop("predictions")["post_id"].tolist() == [i for i in range(1, 14) if i not in BROKEN]
+    assert (left_out.pop("num_broken"), without.pop("num_broken")) == (3, 0)
+    assert flatten(left_out) == pytest.approx(flatten(without))
+    assert "3 further images" in format_results({"num_broken": 3, "dataset": "d", "split": "s"} | left_out)
+    with pytest.raises(ValueError, match="3 of 13 pictures cannot be decoded, more than --max_bad_share 0.2"):
+        run(13, 4, broken=BROKEN, max_bad_share=0.2)
+    with pytest.raises(ValueError, match="no picture that can be read"):
+        run(3, 4, broken=(1, 2, 3), max_bad_share=1)
+
+
 def test_two_processes_count_every_image_once(tmp_path):
-    alone = flatten(run(13, 4))
+    alone = flatten(run(13, 4, broken=BROKEN, max_bad_share=0.5))
     debug_launcher(two_processes, args=(tmp_path / "results",), num_processes=2)
     for rank in range(2):
         together = flatten(json.loads((tmp_path / f"results.{rank}").read_text()))
@@ -183,12 +203,12 @@ def test_posts_with_one_and_no_tag_can_be_halved():
 
 def test_a_unimodal_model_has_only_images():
     results = run(model=FakeModel(config(modality="image")))
-    assert set(results) == {"num_images", "image"} and "tags" not in results["image"]
+    assert set(results) == {"num_images", "num_broken", "image"} and "tags" not in results["image"]
 
 
 def test_a_model_without_tag_decoder_has_no_tag_metrics():
     results = run(model=FakeModel(config(num_decoder_layers=0)))
-    assert set(results) == {"num_images", "image", "image+tags"}
+    assert set(results) == {"num_images", "num_broken", "image", "image+tags"}
     assert "tags" not in results["image"] and "tags" not in results["image+tags"]
 
 

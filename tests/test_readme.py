@@ -12,6 +12,7 @@ import pytest
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.evaluation.tables import render
 from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.training.run_folder import save_artifacts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

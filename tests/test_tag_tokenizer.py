@@ -44,7 +44,6 @@ def test_decoding_gives_the_tags_back(tags):
         (["long hair"], "'long hair' → 'long_hair'"),
         (["long\u3000hair"], "white space"),
         (["a, b"], "underscore form"),
-        ([], "empty"),
     ],
 )
 def test_impossible_vocabularies_are_refused(wrong, message):

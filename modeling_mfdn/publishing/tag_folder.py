@@ -25,7 +25,7 @@ from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
 from ..training.saving import claim, whole_file
-from ..training.terminal import check_device, check_model_name, command_line, printable
+from ..training.terminal import check_device, check_model_name, command_line, count, positive, printable, score
 from .tag_files import (
     CAPTION_SUFFIXES,
     Caption,
@@ -90,27 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=count, default=2, help="processes that decode (default: 2)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     return parser
-
-
-def score(text: str) -> float:
-    """A number in [0, 1]."""
-    if not 0 <= (number := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
-    return number
-
-
-def count(text: str) -> int:
-    """A whole number from 0 on."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
-    return number
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
-    return number
 
 
 class Pictures(Dataset):

@@ -54,12 +54,12 @@ def load_split(
     """
     try:
         rows = _load_rows(dataset, split, streaming)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
         raise ValueError(
             f"Cannot read split {split!r} of data set {dataset!r}: {error} Needed: a folder written by "
             "`python -m dataset_scripts.build_danmul`, or the id of one on the Hub."
         ) from error
-    except (DatasetGenerationError, ConnectionError) as error:
+    except DatasetGenerationError as error:
         raise ValueError(
             f"Split {split!r} of data set {dataset!r} cannot be read: {error.__cause__ or error} Is a file cut or "
             "damaged? Build it again with `python -m dataset_scripts.build_danmul --overwrite`."

@@ -1,5 +1,6 @@
 """What a command says: a sentence where the input is at fault, in any terminal and any encoding."""
 
+import argparse
 import difflib
 import functools
 import os
@@ -7,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
@@ -39,6 +39,27 @@ def command_line(main: Callable) -> Callable:
             return 2
 
     return run
+
+
+def score(text: str) -> float:
+    """A number in [0, 1]."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
+    return number
 
 
 def check_model_name(name: str) -> str:
@@ -73,8 +94,10 @@ def check_model_name(name: str) -> str:
     )
 
 
-def check_device(name: str) -> torch.device:
-    """A --device that is there. Raises ValueError otherwise."""
+def check_device(name: str):
+    """The torch.device of a --device that is there. Raises ValueError otherwise."""
+    import torch  # takes seconds, and --help should not
+
     try:
         torch.empty(0, device=name)
         return torch.device(name)
