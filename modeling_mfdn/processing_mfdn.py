@@ -1,6 +1,7 @@
 """Images and tags → tensors, outputs → named characters and tags (paper §IV-A and §V-A)."""
 
 import difflib
+import numbers
 import os
 import random
 import warnings
@@ -241,8 +242,10 @@ class MFDNProcessor(ProcessorMixin):
         if len(names) != num_characters:
             raise ValueError(f"The model knows {num_characters} characters but this processor names {len(names)}.")
         top_k = min(5, num_characters) if top_k is None else top_k
-        if not 1 <= top_k <= num_characters:
-            raise ValueError(f"top_k must be 1 to the number of characters, {num_characters}, got {top_k}.")
+        if not is_whole(top_k) or not 1 <= top_k <= num_characters:
+            raise ValueError(f"top_k must be 1 to the number of characters, {num_characters}, got {top_k!r}.")
+        if max_tags is not None and not (is_whole(max_tags) and max_tags >= 0):
+            raise ValueError(f"max_tags must be a whole number of 0 or more, got {max_tags!r}.")
         scores, labels = (logits.float() / self.temperature).softmax(dim=-1).topk(top_k)
         results = [
             {"characters": [{"label": names[k], "score": p} for k, p in zip(*row, strict=True)], "tags": []}
@@ -301,9 +304,13 @@ class MFDNProcessor(ProcessorMixin):
 
 def check_threshold(threshold: float) -> float:
     """The threshold, if it lies in [0, 1]."""
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"A tag threshold must lie in [0, 1], got {threshold}.")
+    if isinstance(threshold, bool | str) or not 0 <= threshold <= 1:
+        raise ValueError(f"A tag threshold must lie in [0, 1], got {threshold!r}.")
     return threshold
+
+
+def is_whole(number: Any) -> bool:
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
 __all__ = ["MFDNProcessor", "aggregate_tag_scores", "pad_to_square", "to_rgb"]

@@ -51,8 +51,8 @@ def test_only_the_pipeline_opens_pictures(tagger, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         name_picture(tagger, str(tmp_path / "a.png"), None, 0.0)
     Image.new("L", (300, 300)).save(tmp_path / "large.png")
-    monkeypatch.setattr(image_reading_mfdn, "MAX_PIXELS", 89_999)
-    with pytest.raises(ValueError, match="300 x 300 pixels, must be 1 to 89999"):
+    monkeypatch.setattr(image_reading_mfdn, "MAX_MEMORY", 90_000 * 8 - 1)
+    with pytest.raises(ValueError, match="300 x 300 pixels, which takes 1 MB to decode"):
         name_picture(tagger, str(tmp_path / "large.png"), None, 0.0)
     assert 'gradio.Image(type="filepath"' in Path(gradio_app.__file__).read_text(encoding="utf-8")
 

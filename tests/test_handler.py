@@ -42,7 +42,10 @@ def png(picture) -> bytes:
 def test_every_way_to_send_a_picture_gives_the_same_answer(handler, picture):
     data = png(picture)
     text = base64.b64encode(data).decode()
-    ways = [picture, data, text, f"data:image/png;base64,{text}", {"image": text}]
+    wrapped = base64.encodebytes(data).decode()
+    assert "\n" in wrapped.strip()
+    ways = [picture, data, text, f"data:image/png;base64,{text}", {"image": text}, wrapped, wrapped.replace("\n", "\r\n "),
+            f"data:image/png;base64,{wrapped}", base64.urlsafe_b64encode(data).decode().rstrip("=")]  # fmt: skip
     answers = [handler({"inputs": way, "parameters": {"top_k": 2}}) for way in ways]
     assert len(answers[0]["characters"]) == 2 and all(answer == answers[0] for answer in answers[1:])
 
@@ -53,6 +56,22 @@ def test_hints_and_parameters_reach_the_model(handler, picture):
     other = handler({"inputs": picture, "parameters": {"tag_threshold": 0.0, "tags": ["smile"]}})
     assert hinted == other != plain
     assert len(plain["tags"]) == 11 and "smile" not in [tag["label"] for tag in hinted["tags"]]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"top_k": 7}, {"top_k": 0}, {"top_k": "2"}, {"top_k": 1.5}, {"top_k": True}, {"max_tags": -3}, {"max_tags": "x"},
+     {"tag_threshold": -0.1}, {"tag_threshold": "0.5"}, {"tag_threshold": float("nan")}, {"tag_threshold": True}],
+)  # fmt: skip
+def test_numbers_out_of_range_are_an_answer_that_says_so(handler, picture, parameters):
+    (name,) = parameters
+    error = handler({"inputs": picture, "parameters": parameters})["error"]
+    assert name.replace("_", " ").removeprefix("max ") in error.replace("_", " ")
+
+
+def test_more_text_than_any_picture_is_refused_at_once(handler, monkeypatch):
+    monkeypatch.setitem(type(handler).__call__.__globals__, "MAX_TEXT", 1000)
+    assert "Expected at most 1,000 characters of base64, found 1,001" in handler({"inputs": "A" * 1001})["error"]
 
 
 def huge_header() -> bytes:

@@ -128,3 +128,11 @@ def test_the_tree_in_the_readme_is_the_real_one():
     # An empty __init__.py says nothing; the README may leave it out.
     real = {name for name in real if not name.endswith("__init__.py") or name in python_files_in_readme()}
     assert python_files_in_readme() == real
+
+
+@names([*SHIPPED, *HOME, *SCRIPTS, *PROGRAMS])
+def test_pictures_are_opened_with_the_formats_that_are_allowed(path):
+    """Pillow goes by content, and hands an EPS, whatever it is called, to Ghostscript."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and re.fullmatch(r"(PIL\.?)?(Image|PILImage)\.open", ast.unparse(node.func)):
+            assert "formats" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}"

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 from transformers import pipeline
 
+MAX_TEXT = 2**27
 PARAMETERS = ("top_k", "tag_threshold", "max_tags", "tags")
 
 
@@ -58,8 +59,12 @@ def to_picture(inputs: Any) -> Any:
     if isinstance(inputs, Image.Image):
         return inputs
     if isinstance(inputs, str):
+        if len(inputs) > MAX_TEXT:
+            raise ValueError(f"Expected at most {MAX_TEXT:,} characters of base64, found {len(inputs):,}.")
+        # MIME and command line tools wrap lines, and some write the alphabet for addresses, without the = at the end.
+        text = "".join(inputs.rpartition("base64,")[2].split()).replace("-", "+").replace("_", "/").rstrip("=")
         try:
-            inputs = base64.b64decode(inputs.rpartition("base64,")[2], validate=True)
+            inputs = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except binascii.Error as error:
             raise ValueError("Expected a picture as base64 text, found text that is none.") from error
     if not isinstance(inputs, bytes | bytearray):

@@ -5,8 +5,9 @@ import simplejpeg
 import torch
 from PIL import Image as PILImage
 
-from ..image_reading_mfdn import open_picture, to_rgb
+from ..image_reading_mfdn import load_rgb
 
+MAX_FAST_PIXELS = 2**25  # what is larger, Pillow decodes, where its size is checked
 LUMINANCE = np.array([0.2989, 0.587, 0.114])  # of R, G, B, as torchvision
 RGB_TO_YIQ = np.array([LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
@@ -21,22 +22,18 @@ def decode_image(encoded: bytes, min_side: int | None = None) -> PILImage.Image:
             least this many pixels, which is most of the speed. None decodes with Pillow at full size.
 
     Raises:
-        OSError: Pillow cannot read the file.
+        ValueError, OSError: it cannot be read, or is too large, see [`load_rgb`].
     """
     # EXIF may turn the picture, and simplejpeg knows neither that nor CMYK: Pillow does these, and other formats.
     if min_side and encoded[:2] == b"\xff\xd8" and encoded.find(b"Exif\0\0", 0, 65536) < 0:
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-            if colorspace not in ("CMYK", "YCCK"):
+            if colorspace not in ("CMYK", "YCCK") and height * width <= MAX_FAST_PIXELS:
                 side = {"min_height": min_side} if height >= width else {"min_width": min_side}
                 return PILImage.fromarray(simplejpeg.decode_jpeg(encoded, "RGB", **side))
         except ValueError:
             pass  # simplejpeg refuses what libjpeg only warns of; what Pillow refuses too is an error
-    image = open_picture(encoded)
-    if min_side:
-        image.draft("RGB", (min_side, min_side))  # the same scaled decode, for JPEG; does nothing for other formats
-    image.load()
-    return to_rgb(image)
+    return load_rgb(encoded, min_side)
 
 
 def color_matrices(factors: np.ndarray, mean_luminance: np.ndarray) -> np.ndarray:

@@ -1,0 +1,192 @@
+"""Pictures of strangers: whatever is whole is read with the right colours, whatever is not is a sentence, and nothing
+of a megabyte takes a gigabyte."""
+
+import io
+import random
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile_pictures import bombs, chunk, damaged_pictures, drawing, encoded, png, whole_pictures
+from PIL import Image
+
+from modeling_mfdn import image_reading_mfdn
+from modeling_mfdn.image_reading_mfdn import MAX_SIDE, pad_to_square, read_image, to_rgb
+from modeling_mfdn.training.images import decode_image
+
+SEED = 18
+RED = (200, 40, 40)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whole_pictures_are_read_from_bytes_files_and_streams(tmp_path):
+    for name, content in whole_pictures(random.Random(SEED)):
+        (tmp_path / "picture").write_bytes(content)
+        image = read_image(content)
+        assert image.mode == "RGB" and np.ptp(np.asarray(image)) < 256, name
+        for other in (read_image(tmp_path / "picture"), decode_image(content)):
+            assert np.array_equal(np.asarray(image), np.asarray(other)), name
+        assert min(decode_image(content, 8).size) > 0, name
+
+
+def test_text_of_any_amount_and_damaged_text_hide_no_pixels(tmp_path):
+    """Generators of pictures write their whole workflow into PNGs."""
+    plain = encoded(Image.new("RGB", (30, 20), RED), "PNG")
+    many = b"".join(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000))) for _ in range(80))
+    texts = {
+        "one of 9 MB": chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(9_000_000))),
+        "80 of 0.9 MB": many,
+        "international": chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(9_000_000))),
+        "damaged": chunk(b"zTXt", b"a\0\0 no zlib"),
+        "a profile of 9 MB": chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(9_000_000))),
+    }
+    for name, text in texts.items():
+        for content in (plain[:33] + text + plain[33:], plain[:-12] + text + plain[-12:]):
+            (tmp_path / "a.png").write_bytes(content)
+            for source in (content, tmp_path / "a.png", str(tmp_path / "a.png")):
+                image = read_image(source)
+                assert image.size == (30, 20) and image.getpixel((3, 3)) == RED, name
+            assert decode_image(content, 10).getpixel((3, 3)) == RED
+
+
+@pytest.mark.parametrize("dtype, mode", [("<u2", "I;16"), (">u2", "I;16B"), ("<i4", "I"), ("<f4", "F")])
+def test_deep_greys_keep_their_value_at_every_door(dtype, mode):
+    values = np.linspace(0, 65_535, 40 * 30).reshape(30, 40).astype(dtype)
+    expected = np.round(values.astype(float) / 257)
+    image = Image.frombytes(mode, (40, 30), values.tobytes()) if mode == "I;16B" else Image.fromarray(values)
+    doors = [to_rgb(image), read_image(image), pad_to_square(image).crop((0, 5, 40, 35))]
+    if mode != "F":
+        tiff = io.BytesIO()
+        image.save(tiff, "TIFF")
+        doors += [read_image(tiff.getvalue()), decode_image(tiff.getvalue())]
+    for found in doors:
+        assert np.abs(np.asarray(found)[:, :, 1] - expected).max() <= 1
+
+
+def test_large_pictures_come_scaled_down_and_whole():
+    halves = Image.new("RGB", (5000, 5000), RED)
+    halves.paste((20, 60, 220), (2500, 0, 5000, 5000))
+    for kind, mode in (("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "P"), ("PNG", "RGBA"), ("WEBP", "RGB")):
+        image = read_image(encoded(halves.convert(mode), kind, quality=90))
+        assert max(image.size) <= MAX_SIDE and image.width == image.height >= MAX_SIDE // 2, (kind, mode)
+        left, right = image.getpixel((100, 100)), image.getpixel((image.width - 100, 100))
+        assert np.abs(np.subtract(left, RED)).max() < 20 and np.abs(np.subtract(right, (20, 60, 220))).max() < 20
+    line = read_image(encoded(Image.new("L", (60_000, 2), 90), "PNG"))
+    assert line.size == (MAX_SIDE, 1) and line.getpixel((9, 0)) == (90, 90, 90)
+
+
+def test_orientation_is_obeyed_and_broken_exif_ignored():
+    picture = Image.new("RGB", (40, 20), RED)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    assert read_image(encoded(picture, "JPEG", exif=exif)).size == (20, 40)
+    for noise in (b"Exif\0\0", b"Exif\0\0MM\0*" + b"\xff" * 90, b"Exif\0\0" + random.Random(SEED).randbytes(300)):
+        for kind in ("JPEG", "PNG", "WEBP"):
+            assert read_image(encoded(picture, kind, exif=noise)).size == (40, 20)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_damaged_is_read_or_refused_in_a_sentence():
+    refused = 0
+    for name, content in damaged_pictures(random.Random(SEED), 300):
+        for read in (read_image, decode_image, lambda content: decode_image(content, 8)):
+            try:
+                assert read(content).mode == "RGB", name
+            except ValueError as error:
+                refused += 1
+                assert str(error), name
+            except (OSError, SyntaxError):  # what the training leaves out
+                assert read is not read_image, name
+    assert refused > 50
+
+
+def test_a_picture_too_large_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    content = png(20_000, 20_000, 8, 2, zlib.compress(bytes(20)))
+    with pytest.raises(ValueError, match="DecompressionBombError|20000 x 20000 pixels, which takes"):
+        read_image(content)
+    content = png(9_000, 9_000, 8, 2, zlib.compress(bytes(20)))
+    with pytest.raises(ValueError, match="9000 x 9000 pixels, which takes 927 MB to decode.*at most 800 MB"):
+        read_image(content)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="0 x|UnidentifiedImageError|cannot identify|pixel or more"):
+        read_image(png(0, 9, 8, 2, zlib.compress(bytes(20))))
+
+
+def test_the_process_keeps_its_own_warnings_and_limits():
+    before = (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+    read_image(encoded(Image.new("RGB", (9, 9)), "PNG"))
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+    assert image_reading_mfdn.FORMATS[:3] == ("JPEG", "PNG", "WEBP")
+
+
+PEAK = """
+import resource, sys
+from modeling_mfdn.image_reading_mfdn import pad_to_square, read_image
+from modeling_mfdn.training.images import decode_image
+from PIL import Image
+Image.init()
+read_image(sys.argv[1])  # what every reading needs
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+idle = peak()
+try:
+    content = open(sys.argv[2], "rb").read()
+    {door}
+    outcome = "read"
+except (ValueError, OSError, SyntaxError) as error:
+    outcome = "refused"
+print(outcome, round(peak() - idle))
+"""
+DOORS = {
+    "read_image": "pad_to_square(read_image(sys.argv[2]))",
+    "training": "decode_image(content, 256)",
+    "textbook": "pad_to_square(decode_image(content))",
+}
+
+
+def further_bombs():
+    """Of the formats that the data set does not hold: (name, file)."""
+    side = 7000
+    yield "TIFF, deflated", encoded(Image.new("RGB", (side, side)), "TIFF", compression="tiff_deflate")
+    yield "TIFF, 16 bits", encoded(Image.fromarray(np.zeros((side, side), np.uint16)), "TIFF", compression="tiff_lzw")
+    yield "GIF", encoded(Image.new("P", (side, side)), "GIF")
+    head = struct.pack("<IIIIiiHHIIiiII", 99, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    yield "BMP that claims more", b"BM" + head
+    yield "JPEG of 90 million pixels", encoded(Image.new("RGB", (9500, 9500)), "JPEG", quality=5)
+    yield "grey PNG of 89 million pixels", encoded(Image.new("L", (9430, 9430)), "PNG")
+    frames = [Image.new("P", (side, side), colour) for colour in (1, 2)]
+    yield "animated GIF", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    if "AVIF" in Image.SAVE:
+        yield "AVIF", encoded(Image.new("RGB", (side, side)), "AVIF", speed=10)
+
+
+def measured_peaks(tmp_path, makers, doors):
+    """(MB above an idle process, outcome, picture, door) of each, largest first."""
+    small = tmp_path / "small.jpg"
+    drawing(random.Random(SEED), 90, 60).save(small)
+    peaks = []
+    for name, content in makers:
+        assert len(content) < 2.1e6, name
+        (tmp_path / "bomb").write_bytes(content)
+        for door in doors:
+            command = [sys.executable, "-W", "ignore", "-c", PEAK.format(door=DOORS[door]), small, tmp_path / "bomb"]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+            assert done.returncode == 0, (name, door, done.stderr[-500:])
+            outcome, peak = done.stdout.split()
+            peaks.append((int(peak), outcome, name, door))
+    return sorted(peaks, reverse=True)
+
+
+@pytest.mark.slow
+def test_no_picture_of_a_megabyte_takes_a_gigabyte(tmp_path):
+    Image.init()
+    makers = [*bombs(random.Random(SEED), skipped=("CMYK", "noise")), *further_bombs()]
+    peaks = measured_peaks(tmp_path, makers, ["read_image", "training"])
+    for peak in peaks:
+        print(*peak)
+    assert peaks[0][0] < 1000
