@@ -44,7 +44,8 @@ def test_every_way_to_send_a_picture_gives_the_same_answer(handler, picture):
     text = base64.b64encode(data).decode()
     wrapped = base64.encodebytes(data).decode()
     assert "\n" in wrapped.strip()
-    ways = [picture, data, text, f"data:image/png;base64,{text}", {"image": text}, wrapped, wrapped.replace("\n", "\r\n "),
+    ways = [picture, data, text, f"data:image/png;base64,{text}", {"image": text}, wrapped,
+            wrapped.replace("\n", "\r\n "),
             f"data:image/png;base64,{wrapped}", base64.urlsafe_b64encode(data).decode().rstrip("=")]  # fmt: skip
     answers = [handler({"inputs": way, "parameters": {"top_k": 2}}) for way in ways]
     assert len(answers[0]["characters"]) == 2 and all(answer == answers[0] for answer in answers[1:])
