@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from dataset_scripts.open_files import DAMAGED, MAX_RATIO, UNPACKED_FLOOR, open_regular, tar_members, unpacked
 from dataset_scripts.records import MAX_RECORD_BYTES, ParseTask, PlainPost, bad_line, split_tags, underscored
 from dataset_scripts.split_posts import SPLITS
 
@@ -25,7 +27,10 @@ PARQUET_COLUMNS = {
     "is_deleted": ("is_deleted",),
 }
 DAFRE_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-DAFRE_PATH = re.compile(r"\d{4}/(\d{1,18})\.jpg")
+DAFRE_PATH = re.compile(r"[0-9]{4}/([0-9]{1,18})\.jpg")
+DIGITS = re.compile(r"[0-9]{1,19}")
+BATCH_ROWS, ROWS_BYTES = 10_000, 2**24  # that are decoded at once, and that are Python's at once
+LIST_VALUE_BYTES = 10  # of a value in a list, however well it is packed
 
 
 def parquet_columns(names: list[str]) -> dict[str, str]:
@@ -37,37 +42,103 @@ def parquet_columns(names: list[str]) -> dict[str, str]:
 
 
 def read_parquet(task: ParseTask) -> Iterator[object]:
-    """The rows of row groups [start, end). Raises ValueError when the file is damaged."""
+    """The rows of row groups [start, end). Raises ValueError when the file is damaged, or a bomb."""
     try:
-        with UPath(task.path).open("rb") as file:
+        with open_regular(task.path) as file:
             parquet = pq.ParquetFile(file)
             columns = parquet_columns(parquet.schema_arrow.names)
+            groups = list(range(task.start, task.end))
+            for group in groups:
+                refuse_bomb(parquet.metadata.row_group(group), set(columns.values()), task.name)
+            # As dictionaries, text that is repeated a million times is there once.
+            text = [name for name in columns.values() if pa.types.is_string(parquet.schema_arrow.field(name).type)]
+            parquet = pq.ParquetFile(file, read_dictionary=text)
             number = 0
-            for batch in parquet.iter_batches(
-                batch_size=10_000, row_groups=list(range(task.start, task.end)), columns=list(columns.values())
-            ):
-                for row in batch.to_pylist():
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(columns.values())):
+                for row in rows_of(batch, task.name):
                     number += 1
-                    yield plain_post({ours: row[name] for ours, name in columns.items()}, task.name, number)
-    except pa.ArrowException as error:
+                    if isinstance(row, Exception):
+                        yield bad_line(task.name, number, row, b"")
+                    else:
+                        yield plain_post({ours: row[name] for ours, name in columns.items()}, task.name, number)
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{task.name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
+
+
+def refuse_bomb(group: pq.RowGroupMetaData, columns: set[str], name: str) -> None:
+    """Raises ValueError for a row group that unpacks to much more than any metadata do."""
+    for place in range(group.num_columns):
+        chunk = group.column(place)
+        if chunk.path_in_schema.split(".")[0] not in columns:
+            continue
+        limit = max(UNPACKED_FLOOR, MAX_RATIO * chunk.total_compressed_size)
+        is_list = "." in chunk.path_in_schema
+        if chunk.total_uncompressed_size > limit or (is_list and chunk.num_values * LIST_VALUE_BYTES > limit):
+            raise ValueError(
+                f"{name} unpacks to more than {MAX_RATIO} times its size in column {chunk.path_in_schema}, which no "
+                "metadata do: get it again, or remove it."
+            )
+
+
+def rows_of(batch: pa.RecordBatch, name: str) -> Iterator[dict | Exception]:
+    """The rows as dictionaries, so few at once that they fill no memory; the error of one whose text is not UTF-8.
+
+    Raises ValueError for a value that is longer than any record.
+    """
+    longest = max((longest_value(column) for column in batch.columns), default=0)
+    if longest > MAX_RECORD_BYTES:
+        raise ValueError(f"{name} has a value of {longest:,} bytes, which no post has: repair or remove the file.")
+    size = max(1, min(len(batch), ROWS_BYTES // max(longest, 1)))
+    for start in range(0, len(batch), size):
+        part = batch.slice(start, size)
+        try:
+            yield from part.to_pylist()
+        except UnicodeDecodeError:
+            for row in range(len(part)):
+                try:
+                    yield from part.slice(row, 1).to_pylist()
+                except UnicodeDecodeError as error:
+                    yield error
+
+
+def longest_value(column: pa.Array) -> int:
+    """Bytes of the longest text or list of texts in a column; 0 for numbers."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        num_values = pc.max(pc.list_value_length(column)).as_py() or 0
+        return num_values * max(1, longest_value(column.flatten()))
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_binary(column.type):
+        return pc.max(pc.binary_length(column)).as_py() or 0
+    return 0
 
 
 def plain_post(row: dict, name: str, number: int) -> object:
     """The post in a row; a BadLine where a value has another type or range than expected."""
     try:
-        post_id = row["id"] if row["id"] is None else int(row["id"])
-        if post_id is not None and not 0 <= post_id < 2**63:
-            raise ValueError(f"expected an id from 0 to 2**63 - 1, got {post_id}")
         for column in ("character", "general"):
             if not isinstance(row[column], str | list | None):
                 raise ValueError(f"expected text or a list of tags, got {row[column]!r}")
         return PlainPost(
-            post_id, split_tags(row["character"]), split_tags(row["general"]), str(row.get("rating") or ""),
+            post_id(row["id"]), split_tags(row["character"]), split_tags(row["general"]), str(row.get("rating") or ""),
             bool(row.get("is_deleted")),
         )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         return bad_line(name, number, error, repr(row)[:1000].encode("utf-8", "backslashreplace"))
+
+
+def post_id(value: object) -> int | None:
+    """An id from a table: a whole number, also as text or, as pandas makes of a column with gaps, as a float. None
+    for nothing and NaN. Raises ValueError for all else: 1.5 and 1.9 are not both post 1."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"expected an id from 0 to 2**63 - 1, got {str(value)[:50]}")
+    return value
 
 
 def read_dafre(task: ParseTask) -> Iterator[object]:
@@ -78,8 +149,25 @@ def read_dafre(task: ParseTask) -> Iterator[object]:
     csv.field_size_limit(MAX_RECORD_BYTES)
     try:
         yield from dafre_posts(task)
-    except (csv.Error, tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+    except (csv.Error, *DAMAGED, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
         raise ValueError(f"{task.name} or its tags cannot be read to the end ({error}): get them again.") from error
+
+
+def csv_rows(file: Iterable[str]) -> Iterator[list[str] | None]:
+    """The cells of each line; None for a line that is broken. A stray quote must not swallow the lines behind it, and
+    no cell of these files has a line break."""
+    for line in file:
+        try:
+            yield next(csv.reader([line], strict=True), [])
+        except csv.Error:
+            yield None
+
+
+def open_text(path: UPath) -> io.TextIOWrapper:
+    """UTF-8, with or without a byte order mark."""
+    return io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="")
 
 
 def dafre_posts(task: ParseTask) -> Iterator[object]:
@@ -88,11 +176,12 @@ def dafre_posts(task: ParseTask) -> Iterator[object]:
     split = UPath(task.path).stem
     names = dafre_names(labels / "classid_classname.csv")
     tags = dafre_tags(labels, split)
-    with UPath(task.path).open("r", encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row or row[0] == "class_id":
+    with open_text(UPath(task.path)) as file:
+        for number, row in enumerate(csv_rows(file), 1):
+            if row == [] or (row and row[0] == "class_id"):
                 yield None
                 continue
+            row = row or ["a broken line"]
             match = DAFRE_PATH.fullmatch(row[1]) if len(row) == 2 else None
             if match is None or row[0] not in names:
                 reason = "expected class_id,NNNN/ID.jpg with a class of classid_classname.csv"
@@ -107,8 +196,8 @@ def dafre_names(path: UPath) -> dict[str, str]:
     """Class id → character. Raises FileNotFoundError."""
     if not path.exists():
         raise FileNotFoundError(f"Expected the names of DAF:re's classes in {path}, found none: get that file too.")
-    with path.open("r", encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == 2]
+    with open_text(path) as file:
+        rows = [row for row in csv_rows(file) if row and len(row) == 2]
     return {number: underscored(name) for number, name in rows}
 
 
@@ -116,22 +205,26 @@ def dafre_tags(labels: UPath, split: str) -> dict[int, set[str]]:
     """Post id → general tags, from SPLIT_tags.csv or tags.tar.gz; nothing without them. vocab.pkl is never opened."""
     name = f"{split}_tags.csv"
     if (labels / name).exists():
-        with (labels / name).open("r", encoding="utf-8", newline="") as file:
+        with open_text(labels / name) as file:
             return tags_of_rows(file)
     if not (labels / "tags.tar.gz").exists():
         return {}
-    with (labels / "tags.tar.gz").open("rb") as raw, tarfile.open(fileobj=raw, mode="r:gz") as tar:
-        for member in tar:
+    with open_regular(labels / "tags.tar.gz") as raw:
+        tags = {}
+        for member, content in tar_members(unpacked(raw, "tags.tar.gz")):  # to its end, so that damage is found
             if member.isfile() and member.name.rsplit("/", 1)[-1] == name:
-                return tags_of_rows(io.TextIOWrapper(tar.extractfile(member), "utf-8", newline=""))
-    return {}
+                tags = tags_of_rows(io.TextIOWrapper(content, "utf-8-sig", newline=""))
+        return tags
 
 
 def tags_of_rows(file: io.TextIOBase) -> dict[int, set[str]]:
     """The column tags_cat0 (a Python list literal) by the column id."""
     tags = {}
-    for row in csv.DictReader(file):
+    rows = csv_rows(file)
+    header = next(rows, None) or []
+    for cells in rows:
         try:
+            row = dict(zip(header, cells, strict=False))
             names = ast.literal_eval(row["tags_cat0"])
             tags[int(row["id"])] = {name for tag in names if (name := underscored(str(tag)))}
         except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):

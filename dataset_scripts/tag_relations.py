@@ -5,12 +5,16 @@ The paper does not apply them, so both are off by default. Only active relations
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import BinaryIO
+
 import msgspec
 import numpy as np
 from upath import UPath
 
+from dataset_scripts.open_files import DAMAGED
 from dataset_scripts.posts import PostsTable
-from dataset_scripts.read_json import COMPRESSED_SUFFIXES, JSON_SUFFIXES, lines_from, opened_files
+from dataset_scripts.read_json import COMPRESSED_SUFFIXES, JSON_SUFFIXES, opened_files, records_of
 
 ACTIVE = ("active", None)
 
@@ -32,18 +36,28 @@ def read_relations(source: UPath, kind: str) -> list[tuple[str, str]]:
     paths = sorted((path for path in paths if path.name.endswith((*JSON_SUFFIXES, *COMPRESSED_SUFFIXES))), key=str)
     if not paths:
         raise FileNotFoundError(f"--{kind} expects tag_{kind}*.json in {source}/metadata*/, found none: leave it out.")
-    decode = msgspec.json.Decoder(Relation).decode
     pairs = set()
     for path in paths:
-        for name, file in opened_files(str(path), path.name):
-            for number, line in enumerate(lines_from(file), 1):
-                try:
-                    relation = decode(line) if line.strip() else None
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{name}:{number}: expected a relation of two tags, {error}.") from error
-                if relation and relation.status in ACTIVE and relation.antecedent_name != relation.consequent_name:
-                    pairs.add((relation.antecedent_name, relation.consequent_name))
+        try:
+            for name, file in opened_files(str(path), path.name):
+                pairs.update(active_pairs(file, name))
+        except DAMAGED as error:
+            raise ValueError(f"{path.name} cannot be unpacked to its end ({error}): get it again.") from error
     return sorted(pairs)
+
+
+def active_pairs(file: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
+    """The pairs of one file: lines, or an array. Raises ValueError with file and line for what is no relation."""
+    decode = msgspec.json.Decoder(Relation).decode
+    for number, record in enumerate(records_of(file, name), 1):
+        if not record.strip():
+            continue
+        try:
+            relation = decode(record)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name}:{number}: expected a relation of two tags, {error}.") from error
+        if relation.status in ACTIVE and relation.antecedent_name != relation.consequent_name:
+            yield relation.antecedent_name, relation.consequent_name
 
 
 def follow(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

@@ -1,8 +1,13 @@
 """Aliases and implications: chains are followed, circles end, a tag counts once a post."""
 
+import bz2
+import gzip
 import json
+import lzma
+import random
 
 import pytest
+import zstandard
 from dump_factory import Post, write_dump
 from test_find_dump import read
 from test_posts import rows
@@ -73,3 +78,38 @@ def test_the_builder_applies_them_when_asked(tmp_path):
     }
     assert names == {"plain": ["new", "old"], "both": ["new"]}
     assert {row["tag"] for row in json.loads((tmp_path / "both" / "tags.json").read_text())} == {"x", "y", "z"}
+
+
+RELATIONS = [{"antecedent_name": f"a{i}", "consequent_name": f"b{i}", "status": "active"} for i in range(300)]
+
+
+def packed_relations(suffix):
+    lines = "".join(json.dumps(relation) + "\n" for relation in RELATIONS).encode()
+    packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+               ".zst": zstandard.ZstdCompressor(write_checksum=True).compress, "": bytes}  # fmt: skip
+    return packers[suffix](lines)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst", ""])
+def test_damaged_files_of_relations_are_named(tmp_path, suffix):
+    path = tmp_path / f"tag_aliases.json{suffix}"
+    whole = packed_relations(suffix)
+    path.write_bytes(whole)
+    assert len(read_relations(UPath(tmp_path), "aliases")) == 300
+    rng = random.Random(18)
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.randrange(1, len(whole))] if rng.random() < 0.5 else whole)
+        if len(damaged) == len(whole):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = read_relations(UPath(tmp_path), "aliases")
+        except ValueError as error:
+            assert "tag_aliases.json" in str(error)
+        else:  # a bit that is in no sum, a cut between two lines, or one letter in plain text
+            assert not suffix or len(found) == 300
+
+
+def test_relations_may_stand_in_an_array(tmp_path):
+    (tmp_path / "tag_aliases.json").write_text(json.dumps(RELATIONS, indent=1))
+    assert len(read_relations(UPath(tmp_path), "aliases")) == 300
