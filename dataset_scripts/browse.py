@@ -6,19 +6,18 @@ import argparse
 import html
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.check_images import image_problem
-from dataset_scripts.danmul_folder import read_record
+from dataset_scripts.danmul_folder import read_record, shard_batches
 from dataset_scripts.dataset_statistics import table_1_markdown
 from dataset_scripts.list_images import SUFFIXES, ImageFile
 from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.terminal import command_line
 from dataset_scripts.train_ready import upright_rgb
 
 THUMBNAIL = 160  # pixels of the longer side
@@ -75,23 +74,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
     folder = Path(options.dataset).resolve()
     output = Path(options.output or f"{folder}_pages").absolute()
-    try:
-        if min(options.max_posts, options.posts_per_page) < 1:
-            raise ValueError("--max_posts and --posts_per_page expect numbers of at least 1.")
-        record = read_record(folder)
-        if output.exists() and any(output.iterdir()) and not (options.overwrite and (output / MARKER).exists()):
-            raise FileExistsError(
-                f"--output expects a new folder, but {output} exists: --overwrite replaces pages of this command."
-            )
-        num_broken = write_pages(folder, record, output, options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if min(options.max_posts, options.posts_per_page) < 1:
+        raise ValueError("--max_posts and --posts_per_page expect numbers of at least 1.")
+    record = read_record(folder)
+    if output.exists() and any(output.iterdir()) and not (options.overwrite and (output / MARKER).exists()):
+        raise FileExistsError(
+            f"--output expects a new folder, but {output} exists: --overwrite replaces pages of this command."
+        )
+    if not any((folder / "data").glob("*.parquet")):
+        raise FileNotFoundError(f"--dataset expects a built folder with data/*.parquet, {folder} has none.")
+    num_broken = write_pages(folder, record, output, options)
     if num_broken:
         print(f"{num_broken:,} pictures cannot be decoded; the pages say which.")
     print(f"Open {output}/index.html")
@@ -126,16 +124,13 @@ def write_pages(folder: Path, record: dict, output: Path, options: argparse.Name
 
 def shown_posts(folder: Path, split: str, number: int) -> Iterator[dict]:
     """The first posts of a split with the names of their characters. Rows are shuffled: these are a fair sample."""
-    for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
-        file = pq.ParquetFile(path)
-        info = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]
-        names = info["features"]["character"]["names"]
-        for batch in file.iter_batches(batch_size=100):
-            for row in batch.slice(0, number).to_pylist():
-                yield row | {"character": names[row["character"]]}
-            number -= len(batch)
-            if number <= 0:
-                return
+    for batch in shard_batches(folder, split, rows=100):
+        names = json.loads(batch.schema.metadata[b"huggingface"])["info"]["features"]["character"]["names"]
+        for row in batch.slice(0, number).to_pylist():
+            yield row | {"character": names[row["character"]]}
+        number -= len(batch)
+        if number <= 0:
+            return
 
 
 def write_thumbnail(folder: Path, post_id: int, content: bytes) -> str | None:

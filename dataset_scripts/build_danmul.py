@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 from dataset_scripts.build import build
 from dataset_scripts.build_options import build_parser
 from dataset_scripts.executors import open_executor
+from dataset_scripts.terminal import command_line
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
-    try:
-        with open_executor(options.executor, options.workers, options.executor_address) as executor:
-            build(options, executor)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with open_executor(options.executor, options.workers, options.executor_address) as executor:
+        build(options, executor)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from dataset_scripts.card import dataset_card
 from dataset_scripts.danmul_folder import json_text, read_record, replace_text, split_ids
 from dataset_scripts.dataset_statistics import all_statistics, table_3_markdown
 from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.terminal import command_line
 from dataset_scripts.write_parquet import parquet_writer, size_and_digest
 
 HELP = """Write DANMUL/share/: posts of DANMUL's test split that are in DAFRE's test split too, by post id. Never by
@@ -41,17 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
     danmul, dafre = Path(options.danmul), Path(options.dafre)
-    try:
-        print(table_3_markdown({"share": build_share(danmul, dafre, options.overwrite)}))
-        if options.also_dafre:
-            build_share(dafre, danmul, options.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(table_3_markdown({"share": build_share(danmul, dafre, options.overwrite)}))
+    if options.also_dafre:
+        build_share(dafre, danmul, options.overwrite)
     return 0
 
 

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from upath import UPath
@@ -264,16 +265,33 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def read_record(folder: UPath) -> dict:
-    """build.json of a built folder. Raises FileNotFoundError."""
+    """build.json of a built folder. Raises FileNotFoundError, or ValueError for one that is damaged."""
     if not (folder / "build.json").is_file():
         raise FileNotFoundError(f"Expected a folder that build_danmul wrote, but {folder} has no build.json.")
-    return json.loads((folder / "build.json").read_text(encoding="utf-8"))
+    try:
+        record = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+        record["counts"]["splits"], record["shards"]  # what everybody asks for  # noqa: B018
+        return record
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder}/build.json is cut or damaged ({error!r}): build the data set again.") from error
+
+
+def shard_batches(folder: UPath, split: str, columns: list[str] | None = None, rows: int = 10_000) -> Iterator:
+    """The rows of a split of a built folder, as record batches with their schema.
+
+    Raises ValueError, with the name of the shard, for what is none.
+    """
+    for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
+        try:
+            with path.open("rb") as file:
+                yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
 
 
 def split_ids(folder: UPath, split: str) -> np.ndarray:
-    """Post ids of a split of a built folder, int64."""
-    columns = []
-    for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
-        with path.open("rb") as file:
-            columns.append(pq.read_table(file, columns=["post_id"])["post_id"].to_numpy())
+    """Post ids of a split of a built folder, int64. Raises ValueError, FileNotFoundError where there are no shards."""
+    if not any((folder / "data").glob("*.parquet")):
+        raise FileNotFoundError(f"Expected a built folder with data/*.parquet, {folder} has none.")
+    columns = [batch["post_id"].to_numpy() for batch in shard_batches(folder, split, ["post_id"])]
     return np.concatenate([np.array([], np.int64), *columns])

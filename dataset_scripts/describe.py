@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from upath import UPath
 
-from dataset_scripts.danmul_folder import json_text, read_record, replace_text
+from dataset_scripts.danmul_folder import json_text, read_record, replace_text, shard_batches
 from dataset_scripts.dataset_statistics import (
     all_statistics,
     draw_figures,
@@ -22,6 +19,7 @@ from dataset_scripts.dataset_statistics import (
     table_3_markdown,
 )
 from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.terminal import command_line
 
 HELP = "Tables I to III and Fig. 2 of the paper for a built folder; writes statistics.json, tables.md, figures/ there."
 EXAMPLE = """examples:
@@ -36,14 +34,10 @@ def read_columns(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     columns: tuple[list, list, list] = ([], [], [])
     for split, name in enumerate(SPLITS):
-        for path in sorted((folder / "data").glob(f"{name}-*.parquet")):
-            try:
-                for batch in pq.ParquetFile(path).iter_batches(columns=["character", "tags"]):
-                    columns[0].append(np.full(len(batch), split, np.int8))
-                    columns[1].append(batch["character"].to_numpy(zero_copy_only=False))
-                    columns[2].append(pc.list_value_length(batch["tags"]).to_numpy(zero_copy_only=False))
-            except (pa.ArrowException, KeyError) as error:
-                raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
+        for batch in shard_batches(folder, name, ["character", "tags"]):
+            columns[0].append(np.full(len(batch), split, np.int8))
+            columns[1].append(batch["character"].to_numpy(zero_copy_only=False))
+            columns[2].append(pc.list_value_length(batch["tags"]).to_numpy(zero_copy_only=False))
     if not columns[0]:
         raise FileNotFoundError(f"--dataset expects a built folder with data/*.parquet, {folder} has none.")
     return tuple(np.concatenate(column) for column in columns)
@@ -58,27 +52,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
     folder = Path(options.dataset)
-    try:
-        record = read_record(folder)
-        records = [(folder.resolve().name, record)]
-        if options.dafre:
-            records.append((Path(options.dafre).resolve().name, read_record(Path(options.dafre))))
-        splits, characters, tag_counts = read_columns(folder)
-        table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
-        text = f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}\n"
-        if "share" in record:
-            text += f"\nTable III\n\n{table_3_markdown(record)}\n"
-        print(text)
-        replace_text(folder / "statistics.json", json_text(all_statistics(table, record)))
-        replace_text(folder / "tables.md", text)
-        draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    record = read_record(folder)
+    records = [(folder.resolve().name, record)]
+    if options.dafre:
+        records.append((Path(options.dafre).resolve().name, read_record(Path(options.dafre))))
+    splits, characters, tag_counts = read_columns(folder)
+    table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
+    text = f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}\n"
+    if "share" in record:
+        text += f"\nTable III\n\n{table_3_markdown(record)}\n"
+    print(text)
+    replace_text(folder / "statistics.json", json_text(all_statistics(table, record)))
+    replace_text(folder / "tables.md", text)
+    draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
     print(f"Wrote statistics.json, tables.md and figures/ (Fig. 2) into {folder}")
     return 0
 

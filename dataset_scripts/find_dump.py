@@ -200,9 +200,9 @@ def shape_of_file(path: UPath, name: str) -> str | None:
     """The shape of the posts in a file, or "parquet"; None for any other file. Raises ValueError for a broken one."""
     if path.name.endswith(".parquet"):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return "parquet" if parquet_columns(pq.read_schema(file).names) else None
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
     if path.name.endswith(JSON_SUFFIXES):
         with open_regular(path) as file:

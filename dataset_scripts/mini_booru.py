@@ -47,6 +47,7 @@ from dataset_scripts.mini_booru_cast import (
     stage,
 )
 from dataset_scripts.mini_booru_tags import DETAILS, drop_colours, visible_tags
+from dataset_scripts.terminal import command_line
 
 # The dirt: shares of all posts, or plain numbers where a few are enough.
 NO_CHARACTER, SEVERAL_CHARACTERS = 0.06, 0.05
@@ -432,23 +433,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict:
-    """Run the command and return the counts that `mini_booru.json` holds."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+@command_line
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0, or 2 after an error of the user's input in one sentence."""
+    args = build_parser().parse_args(argv)
     if args.workers < 1:
-        parser.error(f"--workers must be 1 or more, got {args.workers}")
+        raise ValueError(f"--workers must be 1 or more, got {args.workers}")
     if args.more_of and args.seed is not None:
-        parser.error("--seed means nothing with --more_of, whose dump has one: leave it.")
-    try:
-        counts = write_dump(args.output, args.posts, args.seed or 0, args.workers, args.overwrite, args.more_of)
-    except (ValueError, FileExistsError, FileNotFoundError) as error:
-        parser.error(str(error))
+        raise ValueError("--seed means nothing with --more_of, whose dump has one: leave it.")
+    counts = write_dump(args.output, args.posts, args.seed or 0, args.workers, args.overwrite, args.more_of)
     drawn, kept, images = counts["characters"], counts["characters_with_10_clean_posts"], counts["images_of_these"]
     print(f"{args.output}: {counts['posts']} posts, {kept} of {drawn} characters have 10 images or more.")
     print(f"They have {images} images together. First look at {args.output / 'contact_sheet.jpg'}.")
-    return counts
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

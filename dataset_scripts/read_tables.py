@@ -6,8 +6,10 @@ import ast
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +32,7 @@ DAFRE_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 DAFRE_PATH = re.compile(r"[0-9]{4}/([0-9]{1,18})\.jpg")
 DIGITS = re.compile(r"[0-9]{1,19}")
 BATCH_ROWS, ROWS_BYTES = 10_000, 2**24  # that are decoded at once, and that are Python's at once
+TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, _, STRUCT = range(1, 13)  # of Thrift
 LIST_VALUE_BYTES = 10  # of a value in a list, however well it is packed
 
 
@@ -48,8 +51,7 @@ def read_parquet(task: ParseTask) -> Iterator[object]:
             parquet = pq.ParquetFile(file)
             columns = parquet_columns(parquet.schema_arrow.names)
             groups = list(range(task.start, task.end))
-            for group in groups:
-                refuse_bomb(parquet.metadata.row_group(group), set(columns.values()), task.name)
+            refuse_bombs(file, set(columns.values()), groups, task.name)
             # As dictionaries, text that is repeated a million times is there once.
             text = [name for name in columns.values() if pa.types.is_string(parquet.schema_arrow.field(name).type)]
             parquet = pq.ParquetFile(file, read_dictionary=text)
@@ -65,19 +67,76 @@ def read_parquet(task: ParseTask) -> Iterator[object]:
         raise ValueError(f"{task.name} cannot be read as Parquet ({error}): get it again, or remove it.") from error
 
 
-def refuse_bomb(group: pq.RowGroupMetaData, columns: set[str], name: str) -> None:
-    """Raises ValueError for a row group that unpacks to much more than any metadata do."""
-    for place in range(group.num_columns):
-        chunk = group.column(place)
-        if chunk.path_in_schema.split(".")[0] not in columns:
-            continue
-        limit = max(UNPACKED_FLOOR, MAX_RATIO * chunk.total_compressed_size)
-        is_list = "." in chunk.path_in_schema
-        if chunk.total_uncompressed_size > limit or (is_list and chunk.num_values * LIST_VALUE_BYTES > limit):
+def refuse_bombs(file: BinaryIO, columns: set[str], groups: Iterable[int], name: str) -> None:
+    """Raises ValueError for a file that unpacks to much more than any metadata do, or whose footer is damaged.
+
+    Its lists may be long without taking any bytes, and only the footer says so. Asked for that, pyarrow 26 ends the
+    process where the footer is damaged (a C++ exception that nobody catches), so the few numbers are read here.
+    """
+    try:
+        file.seek(-8, os.SEEK_END)
+        size = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - size, os.SEEK_END)
+        row_groups = thrift_value(io.BytesIO(file.read(size)), STRUCT)[4]
+        chunks = [chunk[3] for group in groups for chunk in row_groups[group][1]]
+        chunks = [(b".".join(chunk[3]).decode(), chunk[5], chunk[6], chunk[7]) for chunk in chunks]
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{name} has a damaged footer ({error!r}): get it again, or remove it.") from error
+    for path, num_values, unpacked_bytes, packed_bytes in chunks:
+        limit = max(UNPACKED_FLOOR, MAX_RATIO * packed_bytes)
+        is_long = "." in path and num_values * LIST_VALUE_BYTES > limit
+        if path.split(".")[0] in columns and (unpacked_bytes > limit or is_long):
             raise ValueError(
-                f"{name} unpacks to more than {MAX_RATIO} times its size in column {chunk.path_in_schema}, which no "
-                "metadata do: get it again, or remove it."
+                f"{name} unpacks to more than {MAX_RATIO} times its size in column {path}, which no metadata do: get "
+                "it again, or remove it."
             )
+
+
+def thrift_value(file: BinaryIO, kind: int) -> object:
+    """A value of Thrift's compact protocol, in which Parquet writes its footer; a struct as {field: value}."""
+    if kind in (TRUE, FALSE):
+        return kind == TRUE
+    if kind == BYTE:
+        return whole(file, 1)[0]
+    if kind in (I16, I32, I64):
+        number = varint(file)
+        return (number >> 1) ^ -(number & 1)  # zigzag
+    if kind == DOUBLE:
+        return whole(file, 8)
+    if kind == BINARY:
+        return whole(file, varint(file))
+    if kind in (LIST, SET):
+        head = whole(file, 1)[0]
+        size = head >> 4 if head < 0xF0 else varint(file)
+        # A boolean is a byte of its own in a list.
+        return [thrift_value(file, BYTE if head % 16 in (TRUE, FALSE) else head % 16) for _ in range(size)]
+    if kind != STRUCT:
+        raise ValueError(f"a value of kind {kind}")
+    fields, number = {}, 0
+    while head := whole(file, 1)[0]:
+        number = number + (head >> 4) if head >> 4 else thrift_value(file, I16)
+        fields[number] = thrift_value(file, head % 16)
+    return fields
+
+
+def varint(file: BinaryIO) -> int:
+    """A number in bytes of seven bits, the lowest first."""
+    number = shift = 0
+    while shift < 70:
+        byte = whole(file, 1)[0]
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number
+        shift += 7
+    raise ValueError("a number without end")
+
+
+def whole(file: BinaryIO, size: int) -> bytes:
+    """Exactly so many bytes. Raises EOFError where the file ends before."""
+    content = file.read(size)
+    if len(content) < size:
+        raise EOFError("it ends in the middle")
+    return content
 
 
 def rows_of(batch: pa.RecordBatch, name: str) -> Iterator[dict | Exception]:

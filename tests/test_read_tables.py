@@ -11,6 +11,8 @@ import pytest
 from test_find_dump import read, write_dafre
 from test_posts import rows
 
+from dataset_scripts.read_tables import thrift_value
+
 
 def write_parquet(folder, ids, general=None, **columns):
     number = len(ids)
@@ -108,3 +110,39 @@ def test_a_stray_quote_costs_its_own_line(tmp_path, file):
     assert parsed.num_bad == (0 if file == "train_tags.csv" else 1)
     tags = {row[0]: row[2] for row in rows(parsed.posts)}
     assert all(tags[i] == ([] if file == "train_tags.csv" and i == spoilt else ["b", f"tag_{i}"]) for i in expected)
+
+
+def test_the_footer_is_read_as_arrow_reads_it(tmp_path):
+    rng = np.random.default_rng(18)
+    lists = [[f"tag_{i}" for i in range(n)] for n in rng.integers(0, 9, 3000)]
+    columns = {"id": range(3000), "general_tags": lists, "character_tags": [["a"]] * 3000, "score": rng.random(3000)}
+    pq.write_table(pa.table(columns), tmp_path / "posts.parquet", row_group_size=700)
+    metadata = pq.ParquetFile(tmp_path / "posts.parquet").metadata
+    with (tmp_path / "posts.parquet").open("rb") as file:
+        file.seek(-8 - metadata.serialized_size, 2)
+        found = thrift_value(io.BytesIO(file.read(metadata.serialized_size)), 12)
+    assert found[3] == 3000 and len(found[4]) == metadata.num_row_groups == 5
+    for group in range(5):
+        for column in range(4):
+            ours, theirs = found[4][group][1][column][3], metadata.row_group(group).column(column)
+            assert b".".join(ours[3]).decode() == theirs.path_in_schema
+            assert (ours[5], ours[6], ours[7]) == (
+                theirs.num_values, theirs.total_uncompressed_size, theirs.total_compressed_size
+            )  # fmt: skip
+
+
+def test_a_damaged_footer_never_ends_the_process(tmp_path):
+    """pyarrow 26 does, when it is asked for the column of a row group whose statistics do not fit."""
+    columns = {"id": range(60), "general_tags": [["x", "y"]] * 60, "character_tags": [["a"]] * 60}
+    pq.write_table(pa.table(columns), tmp_path / "posts.parquet", row_group_size=20)
+    whole = (tmp_path / "posts.parquet").read_bytes()
+    rng, refused = np.random.default_rng(18), 0
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        damaged[-1 - int(rng.integers(1500))] ^= 1 << int(rng.integers(8))
+        (tmp_path / "posts.parquet").write_bytes(damaged)
+        try:
+            read(tmp_path)
+        except (ValueError, OSError):  # in a sentence
+            refused += 1
+    assert refused > 300

@@ -63,15 +63,18 @@ def publish_dataset(folder: str | Path, repository: str, **options) -> str | Non
     build = folder / "build.json"
     if not build.exists() or not (folder / "README.md").exists():
         raise ValueError(f"{folder} is no data set of build_danmul: it needs build.json and README.md.")
-    record = json.loads(build.read_text(encoding="utf-8"))
-    shards = [("data", shard) for shard in record["shards"]]
-    shards += [("share", shard) for shard in record.get("share", {}).get("shards", [])]
-    for part, shard in shards:
-        path = folder / part / shard["file"]
+    try:
+        record = json.loads(build.read_text(encoding="utf-8"))
+        shards = [("data", shard["file"], shard["bytes"]) for shard in record["shards"]]
+        shards += [("share", shard["file"], shard["bytes"]) for shard in record.get("share", {}).get("shards", [])]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{build} is cut or damaged ({error!r}): build the data set again.") from error
+    for part, name, expected in shards:
+        path = folder / part / name
         size = path.stat().st_size if path.exists() else None
-        if size != shard["bytes"]:
+        if size != expected:
             found = "is missing" if size is None else f"has {size:,} bytes"
-            raise ValueError(f"{path} {found}, build.json says {shard['bytes']:,}. Build the data set again.")
+            raise ValueError(f"{path} {found}, build.json says {expected:,}. Build the data set again.")
     return upload(folder, repository, "dataset", delete_patterns=["data/*.parquet", "share/*.parquet"], **options)
 
 
