@@ -125,7 +125,12 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
         position += tarfile.BLOCKSIZE
         is_extension = member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
         if not is_extension and member.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
+            # The beginning of a long name, cut at a byte, stands in the header too.
+            if name is not None and not os.fsencode(name).startswith(os.fsencode(member.name)):
+                raise tarfile.ReadError(f"the long name of {member.name} is damaged, at byte {position:,}")
             member.name, member.size = fields.get("path", name or member.name), int(fields.get("size", member.size))
+            if "\0" in member.name:
+                raise tarfile.ReadError(f"a name that is damaged, at byte {position:,}")
             if member.issparse() or any(key.startswith("GNU.sparse") for key in fields):
                 raise tarfile.ReadError(f"{member.name} in it is a sparse file: pack it without")
             if member.type in tarfile.SUPPORTED_TYPES and not member.isreg():
@@ -135,7 +140,7 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
             raise tarfile.ReadError(f"a member of {member.size:,} bytes, at byte {position:,}")
         content, member.offset_data = Part(file, member.size), position
         if member.type == tarfile.GNUTYPE_LONGNAME:
-            name = content.read().partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            name = content.read().rstrip(b"\0").decode("utf-8", "surrogateescape")
         elif is_extension:
             fields |= header_fields(content.read())
         elif member.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):

@@ -130,8 +130,8 @@ def write_json(rng: random.Random, folder: Path) -> Dump:
     if damage == "bytes":
         begin, end, packed = spoil_bytes(rng, packed)
         is_cut = end == 2**60
-        if not packer and in_tar and not is_cut:  # what was moved leaves its member, and the last record is cut
-            dump.touched.add(posts[-1].id)
+        if not packer and in_tar and not is_cut:  # what was moved by up to 200 bytes leaves its member
+            dump.touched |= {post.id for post in posts[-2:]}
         if not packer and not (in_tar and is_cut):  # without a sum or an end, the records that touch it are spoilt
             for post, record in zip(posts, records, strict=True):
                 start = content.index(record)

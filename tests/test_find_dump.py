@@ -385,3 +385,27 @@ def test_vocab_pkl_is_never_opened(tmp_path):
     write_dafre(tmp_path, True)
     (tmp_path / "labels" / "vocab.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     assert len(read(tmp_path)[1].posts) == 3
+
+
+@pytest.mark.parametrize("name", ["帽" * 50 + "/posts.json", "a/" * 90 + "posts.json"])
+@pytest.mark.parametrize("damage", ["none", "zeros", "letters", "inside"])
+def test_a_damaged_long_name_in_a_tar_hides_no_posts(tmp_path, name, damage):
+    """It has no sum: read as it stands, the member would be called something that is no .json, and be passed over."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(lines())
+        tar.addfile(info, io.BytesIO(lines()))
+    content = bytearray(buffer.getvalue())
+    if damage == "zeros":
+        content[512:580] = bytes(68)
+    elif damage == "letters":
+        content[515:520] = b"xxxxx"
+    elif damage == "inside":
+        content[512 + 120] = 0
+    (tmp_path / "posts.tar").write_bytes(content)
+    if damage == "none":
+        assert len(read(tmp_path)[1].posts) == len(FLAT)
+    else:
+        with pytest.raises(ValueError, match="posts.tar is no whole tar"):
+            read(tmp_path)

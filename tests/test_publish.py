@@ -13,6 +13,7 @@ from hub_server import running_hub
 from safetensors.torch import load_file, save_file
 from test_build_danmul import build, random_posts
 
+from modeling_mfdn.publishing import publish
 from modeling_mfdn.publishing.publish import main, publish_dataset, publish_model
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +159,11 @@ def test_a_data_set_is_pushed_loaded_and_streamed_and_old_shards_go(hub, run_chi
     dump = write_dump(tmp_path / "dump", random_posts())
     folder = tmp_path / "danmul"
     assert build(dump, folder, "--workers", "1") == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run_child(PUBLISH, "dataset", str(folder), "anime", ours=True)  # whose: the Hub knows
+    card = hub.files("tester/anime", "dataset")["README.md"].decode()
+    assert 'danmul = load_dataset("tester/anime")  # streaming' in card and 'load_dataset("danmul"' not in card
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     run_child(PUBLISH, "dataset", str(folder), "tester/danmul", ours=True)
     stale = dict(hub.files("tester/danmul", "dataset"))
     stale["data/train-00001-of-00002.parquet"] = b"of an older build"
@@ -235,3 +241,40 @@ def test_a_file_with_a_token_of_the_hub_stays_home(model_folder, capsys):
     (model_folder / "results.json").write_text(json.dumps(results))
     assert main(["model", str(model_folder), "tester/mfdn"]) == 2
     assert "results.json holds what looks like a token of the Hub" in capsys.readouterr().err
+
+
+def test_what_is_not_finished_or_of_this_machine_stays_home(model_folder, capsys):
+    for name in ("checkpoint.unfinished/checkpoint-4/model.safetensors", "tags.jsonl.partial", ".lock", "train.log",
+                 "a.unfinished", "runs/events.out", ".0123456789abcdef.tmp"):  # fmt: skip
+        (model_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (model_folder / name).write_text("x")
+    os.mkfifo(model_folder / "pipe.json")
+    assert main(["model", str(model_folder), "tester/mfdn", "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("unfinished", "partial", "lock", ".log", "runs", ".tmp", "pipe.json"):
+        assert name not in printed
+    (model_folder / "model.unfinished").mkdir()
+    assert main(["model", str(model_folder), "tester/mfdn", "--dry_run"]) == 2
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_link_out_of_the_folder_is_not_followed_to_the_hub(model_folder, tmp_path, capsys):
+    (tmp_path / "private.txt").write_text("mine")
+    (model_folder / "notes.txt").symlink_to(tmp_path / "private.txt")
+    assert main(["model", str(model_folder), "tester/mfdn", "--dry_run"]) == 2
+    assert "notes.txt is a link to" in capsys.readouterr().err
+    (model_folder / "notes.txt").unlink()
+    (model_folder / "also.json").symlink_to(model_folder / "config.json")
+    assert main(["model", str(model_folder), "tester/mfdn", "--dry_run"]) == 0, "within the folder it is a file"
+
+
+def test_a_name_without_owner_is_completed_by_the_hub(monkeypatch):
+    monkeypatch.setattr(publish, "whoami", lambda token: {"name": "somebody"})
+    assert publish.repository_id("mfdn") == "somebody/mfdn" and publish.repository_id("a/mfdn") == "a/mfdn"
+
+    def nobody(token):
+        raise OSError("Token is required, but no token found.")
+
+    monkeypatch.setattr(publish, "whoami", nobody)
+    with pytest.raises(ValueError, match="Whose repository is mfdn.*no token found.*hf auth login"):
+        publish.repository_id("mfdn")

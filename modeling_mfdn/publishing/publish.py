@@ -20,12 +20,13 @@ from huggingface_hub import HfApi, whoami
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
+from ..training.run_folder import UNFINISHED_MODEL
 from ..training.terminal import command_line
 from .cards import hub_files, missing_facts, write_hub_files
 
 MODEL_FILES = ("config.json", "processor_config.json", "tokenizer.json")
 STAYS_HOME = ["checkpoint-*", "runs/*", ".cache/*", "*.bin", "*.pt", "*.pth", "*.pkl", "log.txt"]
-STAYS_HOME += ["*.unfinished", "*.tmp"]
+STAYS_HOME += ["*.unfinished", "*.unfinished/*", "*.partial", "*.partial/*", "*.tmp", "*.lock", "*.log", ".git/*"]
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b|\bapi_org_[A-Za-z0-9]{20,}\b")
 
 
@@ -39,7 +40,7 @@ def publish_model(folder: str | Path, repository: str, dataset_id: str | None = 
     missing = [name for name in MODEL_FILES if not (folder / name).exists()]
     if not any(folder.glob("model*.safetensors")):
         missing.append("model.safetensors")
-    if missing or (folder / "unfinished_save").exists():
+    if missing or (folder / UNFINISHED_MODEL).exists():
         found = ", ".join(missing) or "the end of a save that was interrupted"
         raise ValueError(f"{folder} is not a complete model: {found} is missing. Train it, or save it again.")
     for fact in missing_facts(folder):
@@ -75,7 +76,13 @@ def publish_dataset(folder: str | Path, repository: str, **options) -> str | Non
         if size != expected:
             found = "is missing" if size is None else f"has {size:,} bytes"
             raise ValueError(f"{path} {found}, build.json says {expected:,}. Build the data set again.")
-    return upload(folder, repository, "dataset", delete_patterns=["data/*.parquet", "share/*.parquet"], **options)
+    # The card was written for the folder; on the Hub the data set has another name. The folder stays as it is.
+    card = (folder / "README.md").read_text(encoding="utf-8").replace("in the folder that holds danmul/; ", "")
+    card = card.replace('load_dataset("danmul"', f'load_dataset("{repository}"').encode()
+    options["rewritten"] = {"README.md": len(card)}
+    return upload(
+        folder, repository, "dataset", delete_patterns=["data/*.parquet", "share/*.parquet"], card=card, **options
+    )
 
 
 def repository_id(name: str, token: str | None = None) -> str:
@@ -106,6 +113,7 @@ def upload(
     rewritten: Mapping[str, int] = MappingProxyType({}),
     token: str | None = None,
     message: str | None = None,
+    card: bytes | None = None,
 ) -> str | None:
     """One commit (several, for very large folders) with everything but [`STAYS_HOME`].
 
@@ -116,6 +124,10 @@ def upload(
         dry_run: only say what would be uploaded; nothing is written.
         rewritten: of a dry run: files that would be written first, with their bytes.
         revision: branch; it is created if it is not there.
+        card: README.md as it is on the Hub, in a commit of its own behind the others; None = that of the folder.
+
+    Raises:
+        ValueError: a file holds a token, or is a link to one elsewhere.
 
     Returns:
         The commit, which users should pin; None with `dry_run`.
@@ -123,6 +135,7 @@ def upload(
     there = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     there |= rewritten
     sizes = {name: there[name] for name in filter_repo_objects(sorted(there), ignore_patterns=STAYS_HOME)}
+    refuse_links(folder, sizes)
     refuse_secrets(folder, sorted(sizes.keys() - rewritten.keys()))
     for name, size in sizes.items():
         print(f"{size:>15,}  {name}")
@@ -138,12 +151,27 @@ def upload(
         repo_type=repo_type,
         folder_path=folder,
         revision=revision,
-        ignore_patterns=STAYS_HOME,
+        ignore_patterns=STAYS_HOME if card is None else [*STAYS_HOME, "README.md"],
         delete_patterns=delete_patterns,
         commit_message=message or f"Upload {folder.resolve().name}",
     )
+    if card is not None:
+        commit = api.upload_file(
+            path_or_fileobj=card, path_in_repo="README.md", repo_id=repository, repo_type=repo_type,
+            revision=revision, commit_message=message or f"Card of {folder.resolve().name}",
+        )  # fmt: skip
     print(f'Published: {commit.commit_url}\nPin it: revision="{commit.oid}"')
     return commit.oid
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises ValueError for a link that leads out of the folder: what lies there would be published."""
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{folder / name} is a link to {(folder / name).resolve()}, outside of the folder. Put a copy in its "
+                "place, or remove it; nothing was sent."
+            )
 
 
 def refuse_secrets(folder: Path, names: Iterable[str]) -> None:
@@ -164,7 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("what", choices=["model", "dataset"])
     add("folder", help="written by train_mfdn.py, or by dataset_scripts.build_danmul")
-    add("repository", help="NAME/REPOSITORY on the Hub")
+    add("repository", help="NAME/REPOSITORY on the Hub; without NAME, the one that you are logged in as")
     add("--dataset_id", help="of a model: the data set on the Hub that it was measured on, for the leaderboard entry")
     add("--private", action="store_true", default=None, help="a new repository is private")
     add("--revision", help="branch (default: main)")
@@ -179,6 +207,8 @@ def main(argv: list[str] | None = None) -> int:
     args = vars(build_parser().parse_args(argv))
     what, folder, repository = args.pop("what"), args.pop("folder"), args.pop("repository")
     dataset_id = args.pop("dataset_id")
+    if not args["dry_run"]:
+        repository = repository_id(repository)
     try:
         if what == "model":
             publish_model(folder, repository, dataset_id, **args)
