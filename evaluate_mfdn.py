@@ -125,6 +125,8 @@ def output_path(model: str, split: str, output: str | None) -> Path:
         path = Path(model) / ("results.json" if split == "test" else f"results_{split}.json")
     else:
         raise ValueError(f"--model {model} is not a folder on this machine, so --output must say where results go.")
+    if path.is_dir():
+        raise ValueError(f"--output {path}: expected a file, found a folder of that name.")
     if not path.parent.is_dir():
         raise ValueError(f"--output {path}: the folder {path.parent} does not exist. Create it first.")
     return path

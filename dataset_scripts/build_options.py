@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max_bad_share", type=share, default=0.01, metavar="SHARE",
         help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)")
     add("--verify", choices=("header", "full"), default="header",
-        help="check header and end of each image, or decode it as well (default: header)")
+        help="walk through the parts of each image up to its end, which finds what was cut off, lacks a part or has a "
+        "wrong sum; full = decode it too, which finds holes and flipped bits inside, at many times the cost. What "
+        "slips through, training leaves out and counts (default: header)")
     add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
     add = parser.add_argument_group("rules").add_argument
     add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")

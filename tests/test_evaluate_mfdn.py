@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from evaluate_mfdn import label_map, main
+from evaluate_mfdn import run as evaluate
 from modeling_mfdn import MFDNConfig, MFDNModel
 from modeling_mfdn.tag_tokenizer import build_processor
 
@@ -177,3 +178,88 @@ def test_predictions_name_each_picture_once_and_agree_with_the_accuracy(model, d
     assert "predictions" not in results and sorted(path.name for path in tmp_path.iterdir()) == ["p.parquet", "r.json"]
     with pytest.raises(ValueError, match="does not exist"):
         main(["--model", model, "--dataset", dataset, "--predictions", str(tmp_path / "no" / "p.parquet")])
+
+
+# In a terminal
+
+
+def cut(file: Path):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGES = {
+    "weights cut": (lambda folder: cut(folder / "model.safetensors"), "model.safetensors is cut or damaged"),
+    "config cut": (lambda folder: cut(folder / "config.json"), "config.json is cut or damaged"),
+    "tokenizer cut": (lambda folder: cut(folder / "tokenizer.json"), "tokenizer.json is cut or damaged"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
+    "no processor": (lambda folder: (folder / "processor_config.json").unlink(), "processor"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+    "config of nothing": (lambda folder: (folder / "config.json").write_text("{}"), "model_type"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_a_sentence(model, dataset, tmp_path, capsys, damage):
+    folder = tmp_path / "mfdn"
+    shutil.copytree(model, folder)
+    spoil, said = DAMAGES[damage]
+    spoil(folder)
+    assert evaluate(["--model", str(folder), "--dataset", dataset, "--num_workers", "0"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and said in last, last
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--model", "nonsuch"], "There is no model 'nonsuch'"),
+        (["--dataset", "nonsuch"], "Cannot read split 'test' of data set 'nonsuch'"),
+        (["--split", "share"], "Cannot read split 'share'"),
+        (["--output", "{here}/absent/results.json"], "absent does not exist"),
+        (["--output", "{here}"], "found a folder of that name"),
+        (["--calibrate"], "--calibrate fits on --split validation"),
+        (["--hub_model_id", "a/b"], "go with --push_to_hub"),
+    ],
+)
+def test_what_is_asked_wrongly_is_a_sentence(model, dataset, tmp_path, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(tmp_path)
+    flags = [flag.format(here=tmp_path) for flag in flags]
+    assert evaluate(["--model", model, "--dataset", dataset, "--num_workers", "0", *flags]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and said in last, last
+
+
+@pytest.mark.parametrize("flags", [["--max_images", "0"], ["--batch_size", "0"], ["--tag_threshold", "2"],
+                                   ["--max_bad_share", "-1"], ["--num_workers", "-1"]])  # fmt: skip
+def test_numbers_out_of_range_are_refused(model, dataset, flags, capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", model, "--dataset", dataset, *flags])
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_slots_are_not_aggregated_where_there_are_none(dataset, tmp_path, capsys):
+    from modeling_mfdn import MultiLabelConfig, MultiLabelModel
+
+    names = {"id2label": dict(enumerate(CHARACTERS)), "label2id": {name: i for i, name in enumerate(CHARACTERS)}}
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    config = MultiLabelConfig(**sizes, **names, num_vision_layers=1, num_fusion_layers=1, num_tags=len(TAGS))
+    MultiLabelModel(config).save_pretrained(tmp_path)
+    build_processor(config, TAGS, CHARACTERS).save_pretrained(tmp_path)
+    flags = ["--model", str(tmp_path), "--dataset", dataset, "--num_workers", "0"]
+    assert evaluate([*flags, "--tag_aggregation", "max"]) == 2
+    assert "nothing to aggregate" in capsys.readouterr().err and not (tmp_path / "results.json").exists()
+    assert evaluate(flags) == 0
+
+
+def test_broken_pictures_are_left_out_and_counted(model, dataset, tmp_path, capsys):
+    folder = tmp_path / "broken"
+    shutil.copytree(dataset, folder)
+    (file,) = (folder / "data").glob("test-*")
+    rows = Dataset.from_parquet(str(file)).cast_column("image", Image(decode=False))
+    table = [row | ({"image": {"bytes": b"GIF89a", "path": None}} if row["post_id"] == 4 else {}) for row in rows]
+    Dataset.from_list(table, features=rows.features).cast_column("image", Image()).to_parquet(file)
+    flags = ["--model", model, "--dataset", str(folder), "--num_workers", "0", "--output", str(tmp_path / "r.json")]
+    assert evaluate(flags) == 2 and "1 of 13 pictures cannot be decoded" in capsys.readouterr().err
+    results = main([*flags, "--max_bad_share", "0.1", "--hints"])
+    assert (results["num_images"], results["num_broken"]) == (12, 1)
+    assert results["hints"]["0"] == pytest.approx(results["image"]["top1_accuracy"])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from dump_factory import Post, write_dump
+from safetensors.torch import save_file
 
 from dataset_scripts import browse, build_danmul, build_danshare, describe, mini_booru
 from modeling_mfdn.publishing import cards, publish, tag_folder
@@ -60,7 +61,7 @@ def test_a_model_is_a_folder_of_one_or_an_id_and_else_a_sentence(tmp_path, monke
     for name in ("mfdn", "runs/mfdn", "runs/vit", "old/checkpoint-7"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
-    (tmp_path / "mfdn" / "model.safetensors").touch()
+    save_file({}, tmp_path / "mfdn" / "model.safetensors")
     for name in ("mfdn", "mfdn/", "runs/mfdn", str(tmp_path / "runs" / "vit"), "someone/mfdn", "no-folder/x.y_z"):
         assert check_model_name(name) == name
     for name, said in {

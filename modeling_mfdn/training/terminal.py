@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -69,9 +70,11 @@ def check_model_name(name: str) -> str:
 
     Raises:
         FileNotFoundError: it can be neither, in a sentence that says what is there and what has a near name.
+        ValueError: a file of the folder is cut or damaged.
     """
     folder = Path(name)
     if name and (folder / "config.json").is_file():
+        check_model_files(folder)
         return name
     beside = model_folders(folder.parent)
     is_id = name.count("/") == 1
@@ -92,6 +95,21 @@ def check_model_name(name: str) -> str:
     raise FileNotFoundError(
         f"There is no model {name!r}: {found}." + (f" Models are in {', '.join(near[:4])}." if near else "")
     )
+
+
+def check_model_files(folder: Path) -> None:
+    """Raises ValueError for a file of a saved model that is cut or damaged, which else would be a traceback."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted([*folder.glob("*.json"), *folder.glob("model*.safetensors")]):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            else:
+                with safe_open(file, "pt"):  # compares its header with its size
+                    pass
+        except (ValueError, SafetensorError) as error:
+            raise ValueError(f"{file} is cut or damaged ({error}): save or download the model again.") from error
 
 
 def check_device(name: str):
