@@ -40,7 +40,7 @@ from dataset_scripts.danmul_folder import (
 )
 from dataset_scripts.dataset_statistics import table_1, table_1_markdown
 from dataset_scripts.find_dump import Dump, find_dump
-from dataset_scripts.list_images import ImageListing
+from dataset_scripts.list_images import ImageListing, counted
 from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
 from dataset_scripts.records import BadLine
 from dataset_scripts.run_tasks import run
@@ -193,6 +193,8 @@ def read_metadata(dump: Dump, options: argparse.Namespace, executor: Executor | 
     """All posts of the dump. Raises ValueError when more than --max_bad_share of the lines are malformed."""
     progress = tqdm(run(parse, dump.tasks, executor), "reading metadata", len(dump.tasks), unit=" parts", disable=None)
     parsed = merge(progress)
+    if parsed.ignored and not parsed.images:  # else they are in the listing of the images
+        print(printable(counted("files in archives of metadata that are not read", parsed.ignored)))
     for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
         print(printable(f"{bad.file}:{bad.line}: {bad.reason}"), file=sys.stderr)
     if parsed.num_bad > options.max_bad_share * parsed.num_records:

@@ -219,7 +219,7 @@ def shape_in_archive(path: UPath, name: str) -> str | None:
         return None
     try:
         for member, file in opened_files(str(path), name):
-            if shape := shape_of(records_of(file, member), member):
+            if file is not None and (shape := shape_of(records_of(file, member), member)):
                 return shape
     except DAMAGED as error:
         raise ValueError(f"{name} cannot be unpacked ({error}): get it again, or remove it.") from error

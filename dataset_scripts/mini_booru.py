@@ -442,9 +442,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.more_of and args.seed is not None:
         raise ValueError("--seed means nothing with --more_of, whose dump has one: leave it.")
     counts = write_dump(args.output, args.posts, args.seed or 0, args.workers, args.overwrite, args.more_of)
-    drawn, kept, images = counts["characters"], counts["characters_with_10_clean_posts"], counts["images_of_these"]
-    print(f"{args.output}: {counts['posts']} posts, {kept} of {drawn} characters have 10 images or more.")
-    print(f"They have {images} images together. First look at {args.output / 'contact_sheet.jpg'}.")
+    kept = f"{counts['characters_with_10_clean_posts']} of {counts['characters']} characters"
+    print(f"{args.output}: {counts['posts']} posts, {kept} have 10 images or more.\nThey have "
+          f"{counts['images_of_these']} images together. First look at {args.output / 'contact_sheet.jpg'}.")  # fmt: skip
     return 0
 
 

@@ -29,6 +29,9 @@ DECODERS = {  # suffix: a decoder of one stream, bytes that it is given at once,
     (".xz", ".txz"): (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, MAX_DICTIONARY), 2**16, (PIECE,)),
     (".zst", ".tzst"): (lambda: zstandard.ZstdDecompressor().decompressobj(), 2**11, ()),  # of 2 kB at most 64 MB
 }
+# Of a pax header; programs add fields of their own, with a dot in their names.
+PAX_FIELDS = {"atime", "charset", "comment", "ctime", "gid", "gname", "hdrcharset", "linkpath", "mtime", "path",
+              "size", "uid", "uname"}  # fmt: skip
 MAX_HEADER_BYTES = 2**16  # of a long name in a tar, or of a header's further fields
 
 
@@ -182,6 +185,8 @@ def header_fields(content: bytes) -> dict[str, str]:
         line = content[place + len(length) + 1 : place + int(length) - 1].decode("utf-8", "surrogateescape")
         fields.update([line.partition("=")[::2]])
         place += int(length)
+    if unknown := [key for key in fields if key not in PAX_FIELDS and "." not in key]:
+        raise tarfile.ReadError(f"an extended header with a field {unknown[0][:40]!r}, which there is not")
     if not fields.get("size", "0").isdecimal() or len(fields.get("size", "")) > 20:
         raise tarfile.ReadError(f"an extended header with the size {fields['size'][:40]}")
     return fields

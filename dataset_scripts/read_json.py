@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from dataset_scripts.list_images import suffix_of
 from dataset_scripts.open_files import DAMAGED, open_regular, tar_members, unpacked
 from dataset_scripts.records import MAX_RECORD_BYTES, JsonPost, ParseTask, bad_line
 from dataset_scripts.terminal import printable
@@ -84,12 +85,16 @@ def decode_records(records: Iterable[bytes], name: str) -> Iterator[object]:
 
 
 def read_json(task: ParseTask) -> Iterator[object]:
-    """A whole file, compressed or not, or the files of posts in a tar, never in memory as a whole.
+    """A whole file, compressed or not, or the files of posts in a tar, never in memory as a whole; of the other files
+    in it their suffixes.
 
     Raises ValueError when it is damaged or is no JSON where the next record begins.
     """
     try:
         for name, file in opened_files(task.path, task.name):
+            if file is None:
+                yield suffix_of(name)
+                continue
             records = records_of(file, name)
             head = head_of(records) if name != task.name else []
             if name == task.name or shape_of(head, name):
@@ -102,16 +107,18 @@ def read_json(task: ParseTask) -> Iterator[object]:
         raise ValueError(f"{task.name} cannot be unpacked to its end ({error}): get it again or remove it.") from error
 
 
-def opened_files(path: str, name: str) -> Iterator[tuple[str, BinaryIO]]:
-    """The JSON files in a compressed file or in a (compressed) tar, each with its name as shown to the user."""
+def opened_files(path: str, name: str) -> Iterator[tuple[str, BinaryIO | None]]:
+    """The JSON files in a compressed file or in a (compressed) tar, each with its name as shown to the user; None for
+    a file in a tar that is none by its name."""
     with open_regular(path) as raw:
         stream = unpacked(raw, path)
         if not (path.endswith(TAR_SUFFIXES) or ".tar" in path.rsplit("/", 1)[-1]):
             yield name, stream
             return
         for member, content in tar_members(stream):
-            if member.isfile() and member.name.endswith(JSON_SUFFIXES):
-                yield f"{name}/{printable(member.name)}", content
+            if member.isfile():
+                is_json = member.name.endswith(JSON_SUFFIXES)
+                yield f"{name}/{printable(member.name)}", content if is_json else None
 
 
 def records_of(file: BinaryIO, name: str) -> Iterator[bytes]:

@@ -40,7 +40,8 @@ def read_relations(source: UPath, kind: str) -> list[tuple[str, str]]:
     for path in paths:
         try:
             for name, file in opened_files(str(path), path.name):
-                pairs.update(active_pairs(file, name))
+                if file is not None:
+                    pairs.update(active_pairs(file, name))
         except DAMAGED as error:
             raise ValueError(f"{path.name} cannot be unpacked to its end ({error}): get it again.") from error
     return sorted(pairs)

@@ -409,3 +409,25 @@ def test_a_damaged_long_name_in_a_tar_hides_no_posts(tmp_path, name, damage):
     else:
         with pytest.raises(ValueError, match="posts.tar is no whole tar"):
             read(tmp_path)
+
+
+def test_files_in_an_archive_that_are_not_read_are_counted(tmp_path, capsys):
+    members = {"posts.json": lines(), "posts.jsom": lines(), "README": b"x", "a.txt": b"y"}
+    (tmp_path / "posts.tar").write_bytes(tar_bytes(members))
+    _, parsed = read(tmp_path)
+    assert len(parsed.posts) == len(FLAT) and parsed.ignored == {".jsom": 1, "other names": 1, ".txt": 1}
+    main(["--source", str(tmp_path), "--output", str(tmp_path / "x"), "--dry_run", "--workers", "1"])
+    assert "files in archives of metadata that are not read: 3 (" in capsys.readouterr().out
+
+
+def test_an_extended_header_of_a_tar_with_an_unknown_field_is_damage(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a/" * 90 + "posts.json")
+        info.size, info.pax_headers = len(lines()), {"LIBARCHIVE.creationtime": "1"}
+        tar.addfile(info, io.BytesIO(lines()))
+    (tmp_path / "posts.tar").write_bytes(buffer.getvalue())
+    assert len(read(tmp_path)[1].posts) == len(FLAT)
+    (tmp_path / "posts.tar").write_bytes(buffer.getvalue().replace(b" path=", b" qath="))
+    with pytest.raises(ValueError, match="extended header with a field 'qath'"):
+        read(tmp_path)
