@@ -44,6 +44,7 @@ from dataset_scripts.mini_booru_cast import (
     make_cast,
     pick,
     pose,
+    read_earlier,
     stage,
 )
 from dataset_scripts.mini_booru_tags import DETAILS, drop_colours, visible_tags
@@ -365,27 +366,6 @@ def summary(table: list[Post], seed: int) -> dict:
     }  # fmt: skip
 
 
-def read_earlier(dump: Path) -> tuple[int, int]:
-    """(seed, posts) of a dump of this program, whose characters are to be drawn further.
-
-    Raises:
-        FileNotFoundError: it is no such dump.
-        ValueError: it was drawn by another version, or is itself a continuation.
-    """
-    try:
-        drawn = json.loads((dump / "mini_booru.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"--more_of expects a dump of this command: {dump} has no mini_booru.json.") from error
-    if drawn["drawing_version"] != DRAWING_VERSION:
-        raise ValueError(
-            f"--more_of expects a dump of drawing version {DRAWING_VERSION}, but {dump} is of version "
-            f"{drawn['drawing_version']}: its characters would look different. Draw it anew."
-        )
-    if "more_of" in drawn:
-        raise ValueError(f"--more_of expects a dump of its own, but {dump} is itself more of another one: name that.")
-    return drawn["seed"], drawn["posts"]
-
-
 def write_dump(
     output: Path, posts: int, seed: int, workers: int, overwrite: bool = False, more_of: Path | None = None
 ) -> dict:
@@ -443,8 +423,8 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--seed means nothing with --more_of, whose dump has one: leave it.")
     counts = write_dump(args.output, args.posts, args.seed or 0, args.workers, args.overwrite, args.more_of)
     kept = f"{counts['characters_with_10_clean_posts']} of {counts['characters']} characters"
-    print(f"{args.output}: {counts['posts']} posts, {kept} have 10 images or more.\nThey have "
-          f"{counts['images_of_these']} images together. First look at {args.output / 'contact_sheet.jpg'}.")  # fmt: skip
+    print(f"{args.output}: {counts['posts']} posts, {kept} have 10 images or more ({counts['images_of_these']}).")
+    print(f"First look at {args.output / 'contact_sheet.jpg'}.")
     return 0
 
 

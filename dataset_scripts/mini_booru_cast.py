@@ -4,13 +4,15 @@ Characters are `Look`s that stay the same from post to post; `pose` changes what
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dataset_scripts.draw_background import BACKGROUNDS, EFFECTS
 from dataset_scripts.draw_hair import BACK_LENGTH, BACK_STYLES, BANGS, UP_STYLES
-from dataset_scripts.draw_pen import ARTISTS, CLOTH, EYES, HAIR, Look, Scene
+from dataset_scripts.draw_pen import ARTISTS, CLOTH, DRAWING_VERSION, EYES, HAIR, Look, Scene
 from dataset_scripts.mini_booru_tags import HEADWEAR, MOUTH_TAGS, OUTFIT_TAGS, PATTERN_TAGS, PROPS
 
 # How far posts of one character differ. These decide how hard the dump is for a model that sees only the image.
@@ -240,3 +242,27 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
         tuple(float(factor) for factor in backdrop),
         pick(rng, EFFECTS) if rng.random() < 0.16 else "",
     )  # fmt: skip
+
+
+def read_earlier(dump: Path) -> tuple[int, int]:
+    """(seed, posts) of a dump of this program, whose characters are to be drawn further.
+
+    Raises:
+        FileNotFoundError: it is no such dump.
+        ValueError: it was drawn by another version, is itself a continuation, or its record is damaged.
+    """
+    try:
+        drawn = json.loads((dump / "mini_booru.json").read_text(encoding="utf-8"))
+        version, seed, posts = drawn["drawing_version"], drawn["seed"], drawn["posts"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--more_of expects a dump of this command: {dump} has no mini_booru.json.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"--more_of: {dump}/mini_booru.json is cut or damaged ({error!r}).") from error
+    if version != DRAWING_VERSION:
+        raise ValueError(
+            f"--more_of expects a dump of drawing version {DRAWING_VERSION}, but {dump} is of version "
+            f"{version}: its characters would look different. Draw it anew."
+        )
+    if "more_of" in drawn:
+        raise ValueError(f"--more_of expects a dump of its own, but {dump} is itself more of another one: name that.")
+    return seed, posts

@@ -100,6 +100,10 @@ def test_more_is_drawn_of_a_dump_that_says_how_it_was_drawn(dump, tmp_path, caps
     for folder, message in ((tmp_path, "has no mini_booru.json"), (more, "itself more of another one")):
         assert main(["--output", str(tmp_path / "x"), "--more_of", str(folder)]) == 2
         assert message in capsys.readouterr().err
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "mini_booru.json").write_text(damaged)
+        assert main(["--output", str(tmp_path / "x"), "--more_of", str(tmp_path)]) == 2
+        assert "is cut or damaged" in capsys.readouterr().err
     older = json.loads((dump / "mini_booru.json").read_text()) | {"drawing_version": -1}
     (tmp_path / "mini_booru.json").write_text(json.dumps(older))
     assert main(["--output", str(tmp_path / "x"), "--more_of", str(tmp_path)]) == 2
