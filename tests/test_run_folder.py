@@ -259,6 +259,7 @@ def test_it_starts_where_the_system_counts_no_cores_of_a_process(danmul, tmp_pat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "1")
     set_threads = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # with a GPU the cores are left as they are
     monkeypatch.setattr(torch, "set_num_threads", set_threads.append)
     train(danmul, tmp_path / "run", "--max_steps", "1", "--eval_strategy", "no")
     assert set_threads == [max(1, os.cpu_count() // 2)]
