@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -306,6 +307,10 @@ def tag_folder(options: argparse.Namespace) -> Report:
     output = Path(options.output or folder / f"tags.{options.format}") if in_one_file else None
     if in_one_file and output.is_dir():
         raise IsADirectoryError(f"Expected {output} to be a file or not there, found a folder of that name.")
+    if in_one_file and not options.overwrite and was_finished(output):
+        partial_of(output).unlink(missing_ok=True)
+        print(f"{output} is complete: an earlier run was ended just after it had written it.")
+        return Report()
     if in_one_file and output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
 
@@ -365,8 +370,8 @@ def tag_folder(options: argparse.Namespace) -> Report:
                     raise OSError(f"The disk of {folder} is full: make room and run this again, it goes on.") from None
                 report.problems[names[path]] = str(error)
         if in_one_file:
-            write_records(output, [done[names[path]] for path in paths if names[path] in done], options)
-            partial_of(output).unlink()
+            write_records(output, [done[names[path]] for path in paths if names[path] in done], options, log)
+            partial_of(output).unlink(missing_ok=True)
     return report
 
 
@@ -387,14 +392,25 @@ def write_caption(caption: Caption, words: list[str], wording: Wording, report: 
         caption.replace(words, wording)
 
 
-def write_records(output: Path, records: list[dict], options: argparse.Namespace) -> None:
-    """The one file of jsonl or csv, moved into place when it is whole."""
+def was_finished(output: Path) -> bool:
+    """Whether `output` is what its .partial says it was to become: only the latter's removal was missed."""
+    try:
+        last = json.loads(partial_of(output).read_bytes().splitlines()[-1])
+        return last.get("whole") == hashlib.sha256(output.read_bytes()).hexdigest()
+    except (OSError, ValueError, IndexError, AttributeError):
+        return False
+
+
+def write_records(output: Path, records: list[dict], options: argparse.Namespace, log: TextIO) -> None:
+    """The one file of jsonl or csv, moved into place when it is whole, which the last line of `log` then says."""
     with whole_file(output) as unfinished:
         if options.format == "csv":
             write_csv(unfinished, records, options.spreadsheet)
         else:
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
             unfinished.write_text(text, encoding="utf-8")
+        log.write(json.dumps({"whole": hashlib.sha256(unfinished.read_bytes()).hexdigest()}) + "\n")
+        log.flush()
 
 
 @command_line
