@@ -307,12 +307,10 @@ def tag_folder(options: argparse.Namespace) -> Report:
     output = Path(options.output or folder / f"tags.{options.format}") if in_one_file else None
     if in_one_file and output.is_dir():
         raise IsADirectoryError(f"Expected {output} to be a file or not there, found a folder of that name.")
-    if in_one_file and not options.overwrite and was_finished(output):
-        partial_of(output).unlink(missing_ok=True)
-        print(f"{output} is complete: an earlier run was ended just after it had written it.")
-        return Report()
-    if in_one_file and output.exists() and not options.overwrite:
-        raise FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
+    is_there = in_one_file and output.exists() and not options.overwrite
+    there = FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
+    if is_there and not partial_of(output).is_file():
+        raise there
 
     report = Report()
     with ExitStack() as stack:
@@ -336,7 +334,14 @@ def tag_folder(options: argparse.Namespace) -> Report:
             wording.check()
         done: dict[str, dict] = {}
         if in_one_file:
-            done, log = open_progress(output, fingerprint(model, processor, options), options.overwrite, stack)
+            made_by = fingerprint(model, processor, options)
+            if is_there and not was_finished(output, made_by):
+                raise there
+            if is_there:
+                partial_of(output).unlink(missing_ok=True)
+                print(f"{output} is complete: an earlier run was ended just after it had written it.")
+                return report
+            done, log = open_progress(output, made_by, options.overwrite, stack)
             if done:
                 print(f"{len(done):,} of them are in {output.name}.partial, from a run that was interrupted")
         model.to(device)
@@ -392,13 +397,20 @@ def write_caption(caption: Caption, words: list[str], wording: Wording, report: 
         caption.replace(words, wording)
 
 
-def was_finished(output: Path) -> bool:
-    """Whether `output` is what its .partial says it was to become: only the latter's removal was missed."""
+def was_finished(output: Path, made_by: str) -> bool:
+    """Whether `output` is what its .partial, of the same model and options, says it was to become: then only the
+    latter's removal was missed."""
     try:
-        last = json.loads(partial_of(output).read_bytes().splitlines()[-1])
-        return last.get("whole") == hashlib.sha256(output.read_bytes()).hexdigest()
-    except (OSError, ValueError, IndexError, AttributeError):
+        lines = partial_of(output).read_bytes().splitlines()
+        return {"made_by": made_by} == json.loads(lines[0]) and json.loads(lines[-1]) == {"whole": digest_of(output)}
+    except (OSError, ValueError, IndexError):
         return False
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_records(output: Path, records: list[dict], options: argparse.Namespace, log: TextIO) -> None:
@@ -409,7 +421,7 @@ def write_records(output: Path, records: list[dict], options: argparse.Namespace
         else:
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
             unfinished.write_text(text, encoding="utf-8")
-        log.write(json.dumps({"whole": hashlib.sha256(unfinished.read_bytes()).hexdigest()}) + "\n")
+        log.write(json.dumps({"whole": digest_of(unfinished)}) + "\n")
         log.flush()
 
 
