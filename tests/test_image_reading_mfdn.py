@@ -1,22 +1,29 @@
 """Pictures of strangers: whatever is whole is read with the right colours, whatever is not is a sentence, and nothing
 of a megabyte takes a gigabyte."""
 
+import base64
 import io
 import random
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hostile_pictures import bombs, chunk, damaged_pictures, drawing, encoded, png, whole_pictures
 from PIL import Image
 
+from dataset_scripts.train_ready import train_ready
 from modeling_mfdn import image_reading_mfdn
 from modeling_mfdn.image_reading_mfdn import MAX_SIDE, pad_to_square, read_image, to_rgb
+from modeling_mfdn.publishing.handler import to_picture
 from modeling_mfdn.training.images import decode_image
 
 SEED = 18
@@ -186,3 +193,186 @@ def test_no_picture_of_a_megabyte_takes_a_gigabyte(tmp_path):
             print(f"{door}: {line} s, {name}")
         assert done.returncode == 0 and len(lines) == len(files), done.stderr[-500:]
         assert max(int(line.split()[1]) for line in lines) < 1000
+
+
+# Every kind of picture
+
+
+def colour(image):
+    return to_rgb(image).getpixel((0, 0))
+
+
+def test_transparent_pixels_become_white():
+    for mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        assert colour(Image.new(mode, (3, 2))) == (255, 255, 255), mode
+    half = Image.new("RGBA", (3, 2), (255, 0, 0, 128))
+    assert colour(half) == (255, 127, 127)
+
+
+def test_a_transparent_palette_entry_becomes_white():
+    image = Image.new("P", (3, 2), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert colour(image) == (10, 20, 30)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=1)
+    assert colour(Image.open(buffer)) == (255, 255, 255)
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_white():
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(buffer, "PNG", transparency=(1, 2, 3))
+    assert colour(Image.open(buffer)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16", "I;16B"])
+def test_every_other_mode_becomes_rgb(mode):
+    assert to_rgb(Image.new(mode, (3, 2))).mode == "RGB"
+    assert pad_to_square(Image.new(mode, (3, 2))).size == (3, 3)
+
+
+def test_16_bit_and_float_pictures_are_scaled_not_cut():
+    grey16 = Image.fromarray(np.full((2, 3), 0x8080, dtype=np.uint16))
+    assert colour(grey16) == (128, 128, 128)
+    assert colour(Image.fromarray(np.full((2, 3), 0x8080, dtype=np.int32))) == (128, 128, 128)
+    assert colour(Image.fromarray(np.full((2, 3), 7, dtype=np.int32))) == (7, 7, 7)
+    assert colour(Image.fromarray(np.full((2, 3), 0.5, dtype=np.float32))) == (128, 128, 128)
+    assert colour(Image.fromarray(np.full((2, 3), 200.0, dtype=np.float32))) == (200, 200, 200)
+    with pytest.raises(ValueError, match="-4 to -4"):
+        to_rgb(Image.fromarray(np.full((2, 3), -4, dtype=np.int32)))
+
+
+def test_cmyk_colours_survive():
+    assert colour(Image.new("CMYK", (3, 2), (0, 255, 255, 0))) == (255, 0, 0)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = Image.new("RGB", (40, 20), "white")
+    image.paste((0, 0, 0), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    upright = read_image(tmp_path / "turned.jpg")
+    assert upright.size == (20, 40)
+    assert max(upright.getpixel((10, 5))) < 20 and min(upright.getpixel((10, 35))) > 235
+
+
+def test_padding_is_white_and_centred():
+    square = np.asarray(pad_to_square(Image.new("RGB", (2, 6), "black")))
+    assert square.shape == (6, 6, 3)
+    assert (square[:, 2:4] == 0).all() and (square[:, :2] == 255).all() and (square[:, 4:] == 255).all()
+
+
+def test_a_long_strip_does_not_fill_the_memory_with_white():
+    assert pad_to_square(Image.new("RGB", (1, 60_000))).size == (4096, 4096)
+
+
+def test_arrays_tensors_and_paths_give_the_picture_they_hold(picture, tmp_path):
+    pixels = np.asarray(picture)
+    picture.save(tmp_path / "picture.png")
+    sources = [
+        pixels,
+        pixels.transpose(2, 0, 1),
+        torch.from_numpy(pixels.copy()),
+        torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+        pixels / 255.0,
+        torch.from_numpy(pixels / 255).permute(2, 0, 1).float(),
+        np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]),
+        tmp_path / "picture.png",
+        str(tmp_path / "picture.png"),
+    ]
+    for source in sources:
+        np.testing.assert_array_equal(np.asarray(read_image(source)), pixels)
+    grey = pixels[:, :, 0]
+    for source in (grey, grey[:, :, None], torch.from_numpy(grey.copy())[None]):
+        np.testing.assert_array_equal(np.asarray(read_image(source)), np.dstack([grey] * 3))
+    ambiguous = torch.zeros(3, 5, 3)
+    ambiguous[0] = 1
+    assert read_image(ambiguous).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((5, 4, 3), np.uint16), r"dtype uint16 and shape \[5, 4, 3\]"),
+        (np.zeros((5, 4, 3), bool), "dtype bool"),
+        (np.full((5, 4, 3), 17.5), "from 17.5 to 17.5"),
+        (np.full((5, 4, 3), np.nan), "nan"),
+        (np.zeros((2, 5, 4, 3), np.uint8), r"\[2, 5, 4, 3\]. Pass several pictures as a list"),
+        (np.zeros((5, 4, 2), np.uint8), r"\[5, 4, 2\]"),
+        (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(array, message):
+    with pytest.raises(ValueError, match=message):
+        read_image(array)
+
+
+def test_files_that_are_no_pictures_are_refused_by_name(picture, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent.png"):
+        read_image(tmp_path / "absent.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match="text.png cannot be read as a picture"):
+        read_image(tmp_path / "text.png")
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"cut.{suffix}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ValueError, match=f"cut.{suffix} cannot be read.*truncated"):
+            read_image(path)
+    with pytest.raises(ValueError, match="0 x 5 pixels"):
+        read_image(Image.new("RGB", (0, 5)))
+    with pytest.raises(TypeError, match="got int"):
+        read_image(7)
+
+
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, monkeypatch):
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="bomb.png cannot be read.*900000000 pixels"):
+        read_image(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # Pillow's own limit taken away
+    with pytest.raises(ValueError, match="30000 x 30000 pixels, which takes 10,300 MB"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path):
+    frames = [Image.new("RGB", (4, 4), name) for name in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="several frames"):
+        assert read_image(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_addresses_are_fetched_with_a_limit_and_read_like_files(monkeypatch, tmp_path):
+    Image.new("RGBA", (3, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/clear.png"
+    try:
+        assert read_image(address).getpixel((0, 0)) == (255, 255, 255), "transparency lies on white"
+        monkeypatch.setattr(image_reading_mfdn, "MAX_BYTES", 20)
+        with pytest.raises(ValueError, match="more than 20 bytes"):
+            read_image(address)
+    finally:
+        server.shutdown()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("door", ["read_image", "bytes", "decode_image", "train_ready", "endpoint"])
+def test_postscript_never_reaches_ghostscript(tmp_path, monkeypatch, door):
+    def run(*_):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(EPS)
+    doors = {
+        "read_image": lambda: read_image(path),
+        "bytes": lambda: read_image(EPS),
+        "decode_image": lambda: decode_image(EPS),
+        "train_ready": lambda: train_ready(EPS, 8),
+        "endpoint": lambda: read_image(to_picture(base64.b64encode(EPS).decode())),
+    }
+    with pytest.raises((ValueError, OSError), match="cannot"):
+        doors[door]()
