@@ -1,0 +1,357 @@
+"""MFDN, the Multimodal Fusion and Decoupling Network (paper §IV-B, Fig. 3).
+
+Image patches and tags are encoded apart, fused by one transformer, and split again: the [CLS] of the image names the
+character; a decoder that reads the image predicts the tags that were hidden. Letters in shapes: B batch, P vision
+tokens (65), T tag tokens (32), N visible tags of the fullest post in a batch, D width, C characters, K tags.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_mfdn import IGNORE_INDEX, MFDNConfig
+from .layers_mfdn import (
+    MFDNAttention,
+    MFDNEncoder,
+    MFDNLayer,
+    MFDNTagDecoder,
+    MFDNTagEmbeddings,
+    MFDNVisionEmbeddings,
+)
+
+
+@dataclass
+class MFDNOutput(ModelOutput):
+    """What [`MFDNModel`] returns.
+
+    Args:
+        loss: [] weighted sum of the two losses below (Eq. 6); None without labels.
+        character_loss: [] cross-entropy of the character (Eq. 4).
+        tag_loss: [] cross-entropy of the hidden tags (Eq. 5), exactly 0 when none is scored.
+        logits: [B, C] character scores before softmax.
+        tag_logits: [B, Q, K] a distribution over all tags for each slot, before softmax. Q = T - 2, or 1 with
+            `config.single_tag_query`. None while training, for a model without tag decoder, or on request.
+        character_embedding: [B, D] the state that the character head reads.
+        vision_states: [B, P, D] what the vision encoder makes of the pictures, before any tag: given back to `forward`
+            with other tags it saves that work.
+        hidden_states, attentions: of the fusion encoder, with `output_hidden_states=True` / `output_attentions=True`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    character_loss: torch.FloatTensor | None = None
+    tag_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    tag_logits: torch.FloatTensor | None = None
+    character_embedding: torch.FloatTensor | None = None
+    vision_states: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class VisibleTags:
+    """The tags a model may see, packed to the front so that hidden ones cost nothing.
+
+    Args:
+        input_ids: [B, N + 2] [CLS], the visible tags, [PAD] up to the fullest post of the batch, [SEP].
+        positions: [B, N + 2] the slot of each. [SEP] always stands in the last slot: behind the last tag, as BERT
+            has it, its position would tell how many tags are hidden.
+        mask: [B, N + 2] False at [PAD].
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+
+
+class MFDNPreTrainedModel(PreTrainedModel):
+    config_class = MFDNConfig
+    base_model_prefix = "mfdn"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # Modules with a parameter of their own beside others, and layers whose input is added to their output.
+    _no_split_modules = [
+        "MFDNVisionEmbeddings", "MFDNTagEmbeddings", "MFDNLayer", "MFDNDecoderLayer", "MFDNTagDecoder",
+    ]  # fmt: skip
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(MFDNLayer, layer_name="fusion_encoder"),
+        "attentions": OutputRecorder(MFDNAttention, index=1, layer_name="fusion_encoder"),
+    }
+    # The losses are means over this batch; Trainer must not hand over the number of items of the whole step.
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, MFDNVisionEmbeddings):
+            init.trunc_normal_(module.cls_token, std=std)
+            init.trunc_normal_(module.position_embeddings, std=std)
+        elif isinstance(module, MFDNTagDecoder):
+            init.trunc_normal_(module.mask_vector, std=std)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Of the tags; of the patches, where a model takes pictures alone, as ViT has it."""
+        has_tags = self.config.modality == "image+tags"
+        return self.tag_embeddings.tag_embeddings if has_tags else self.vision_embeddings.patch_embed
+
+    def set_input_embeddings(self, value: nn.Module):
+        if self.config.modality == "image+tags":
+            self.tag_embeddings.tag_embeddings = value
+        else:
+            self.vision_embeddings.patch_embed = value
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """Raises ValueError: tag head, embedding, tokenizer and fitted thresholds are of one vocabulary."""
+        raise ValueError(
+            f"The {self.config.num_tags:,} tags of this model are also its answers: it cannot be given others without "
+            "training. Train with --dataset of the other tags and --vision_weights of this model."
+        )
+
+
+class MFDNModel(MFDNPreTrainedModel):
+    """MFDN with both heads: the character in the picture, and its tags.
+
+    `config.modality="image"` is the unimodal ViT of Tables IV and V, `config.num_decoder_layers=0` MFDN without MLM.
+
+    Example:
+        >>> outputs = model(**processor(images=picture, tags=["long_hair"]))
+        >>> processor.post_process(outputs)[0]["characters"]
+    """
+
+    def __init__(self, config: MFDNConfig):
+        super().__init__(config)
+        self.vision_embeddings = MFDNVisionEmbeddings(config)
+        self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
+        self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
+        self.character_head = nn.Linear(config.hidden_size, config.num_labels)
+        if config.modality == "image+tags":
+            self.tag_embeddings = MFDNTagEmbeddings(config)
+            self.text_encoder = MFDNEncoder(config, config.num_text_layers)
+        if config.predicts_tags:
+            self.tag_decoder = MFDNTagDecoder(config)
+            # Paper: l_t classification headers, one a slot. Here: one shared head, because 30 of them over 25,404
+            # tags would be 0.8 B parameters. Special tokens are never predicted.
+            self.tag_head = nn.Linear(config.hidden_size, config.num_tags)
+        self.post_init()
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        tag_labels: torch.Tensor | None = None,
+        vision_states: torch.Tensor | None = None,
+        return_tag_logits: bool | None = None,
+        **kwargs,
+    ) -> MFDNOutput:
+        """Identify the character and predict the tags that are not given (Fig. 3).
+
+        Args:
+            pixel_values: [B, 3, H, W] of `config.image_size`, normalised by MFDNProcessor.
+            input_ids: [B, up to T] `[CLS] tag ... tag [SEP] [PAD] ...`. A tag is hidden where its id is [MASK]. None
+                means image only, which equals every tag hidden, exactly.
+            attention_mask: [B, up to T] 1 = tag or special token, 0 = padding; a hidden tag is 1. None = no padding.
+            labels: [B] character ids. Give `character_loss` (Eq. 4).
+            tag_labels: like `input_ids`, the label (id minus the special tokens) of each hidden tag, `IGNORE_INDEX`
+                where nothing is scored. Give `tag_loss` (Eq. 5).
+            vision_states: [B, P, D] of an earlier call, in place of pixel_values.
+            return_tag_logits: default: not while training, where [B, T - 2, K] would be 25,404 numbers a slot.
+
+        Raises:
+            ValueError: neither or both of pixel_values and vision_states; pixel_values of another size; tags for a
+                model of the "image" modality; tag_labels for a model without tag decoder.
+        """
+        if tag_labels is not None and not self.config.predicts_tags:
+            raise ValueError(
+                "tag_labels were given, but this model predicts no tags: "
+                f"modality={self.config.modality!r}, num_decoder_layers={self.config.num_decoder_layers}."
+            )
+        visible = self.pack_visible_tags(input_ids, attention_mask) if input_ids is not None else None
+        if (pixel_values is None) == (vision_states is None):
+            raise ValueError("Give either pixel_values or the vision_states of an earlier call.")
+        if vision_states is None:
+            vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
+        text_states, text_mask = self.encode_tags(visible, vision_states, **kwargs)  # [B, N + 2, D] or None
+        fused_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
+
+        character_embedding = fused_states[:, 0]
+        logits = self.character_head(character_embedding)  # [B, C]
+        character_loss = self.character_loss(logits, labels) if labels is not None else None
+
+        tag_loss = tag_logits = None
+        if return_tag_logits is None:
+            return_tag_logits = not self.training
+        if self.config.predicts_tags and (return_tag_logits or tag_labels is not None):
+            decode = self.decode_one_slot if self.config.single_tag_query else self.decode_slots
+            decoded = decode(fused_states, text_states, visible, **kwargs)  # [B, Q, D]
+            if tag_labels is not None:
+                tag_loss = self.tag_loss(decoded, tag_labels)
+            if return_tag_logits:
+                tag_logits = self.tag_head(decoded)
+
+        return MFDNOutput(
+            loss=self.total_loss(character_loss, tag_loss),
+            character_loss=character_loss,
+            tag_loss=tag_loss,
+            logits=logits,
+            tag_logits=tag_logits,
+            character_embedding=character_embedding,
+            vision_states=vision_states,
+        )
+
+    def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Image tokens alone through vision and fusion stacks, [B, P, D]: what a ViT of both depths gives."""
+        hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
+        return self.fusion_encoder(hidden_states, **kwargs)
+
+    def pack_visible_tags(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> VisibleTags | None:
+        """Keep the tags that are neither hidden nor unknown nor padding; None when no post of the batch has one."""
+        config = self.config
+        if config.modality == "image":
+            raise ValueError('input_ids were given, but config.modality is "image": this model takes pictures alone.')
+        if input_ids.shape[1] > config.max_tag_tokens:
+            raise ValueError(f"input_ids hold at most {config.max_tag_tokens} tokens, got {input_ids.shape[1]}.")
+        tag_ids = input_ids[:, 1 : config.max_tag_tokens - 1]
+        is_visible = tag_ids >= config.num_special_tokens  # [B, slots]
+        if attention_mask is not None:
+            is_visible = is_visible & attention_mask[:, 1 : config.max_tag_tokens - 1].bool()
+        most_tags = int(is_visible.sum(dim=1).max())  # one sync a step, which saves the work of all hidden tags
+        if most_tags == 0:
+            return None
+        slots = is_visible.int().argsort(dim=1, descending=True, stable=True)[:, :most_tags]  # [B, N]
+        mask = is_visible.gather(1, slots)
+        tag_ids = tag_ids.gather(1, slots).masked_fill(~mask, config.pad_token_id)
+        first = tag_ids.new_zeros(len(tag_ids), 1)
+        last = first + config.max_tag_tokens - 1
+        return VisibleTags(
+            input_ids=torch.cat([first + config.cls_token_id, tag_ids, first + config.sep_token_id], dim=1),
+            positions=torch.cat([first, slots + 1, last], dim=1),
+            mask=nn.functional.pad(mask, (1, 1), value=True),
+        )
+
+    def encode_tags(self, visible: VisibleTags | None, vision_states: torch.Tensor, **kwargs):
+        """Text states [B, N + 2, D] and their mask (None = nothing is padding); (None, None) without text branch.
+
+        `vision_states` say for how many pictures, and on which device.
+        """
+        if self.config.modality == "image":
+            return None, None
+        if visible is None:
+            return self.no_tags_states(vision_states.device, **kwargs).expand(len(vision_states), -1, -1), None
+        embedded = self.tag_embeddings(visible.input_ids, visible.positions)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=embedded, attention_mask=visible.mask
+        )
+        return self.text_encoder(embedded, attention_mask, **kwargs), visible.mask
+
+    def no_tags_states(self, device: torch.device, **kwargs) -> torch.Tensor:
+        """[1, 2, D]: [CLS] and [SEP] alone, the same for every picture without visible tags.
+
+        Computed in each call, for one row. Nothing is kept: nothing that torch shows tells of every way in which
+        weights change (fused optimizers, `param.data`, adapters and hooks do not raise a parameter's version).
+        `device` is that of the inputs: `self.device` is meta where weights are offloaded.
+        """
+        config = self.config
+        input_ids = torch.tensor([[config.cls_token_id, config.sep_token_id]], device=device)
+        positions = torch.tensor([[0, config.max_tag_tokens - 1]], device=device)
+        return self.text_encoder(self.tag_embeddings(input_ids, positions), **kwargs)
+
+    def fuse(self, vision_states, text_states, text_mask, **kwargs):
+        """One stream of both modalities (§IV-B.3), then split: [B, P, D] and [B, N + 2, D]."""
+        if text_states is None:
+            return self.fusion_encoder(vision_states, **kwargs), None
+        num_vision_tokens = vision_states.shape[1]
+        text_states = text_states.to(vision_states.device)  # stacks may lie on several devices
+        fused = torch.cat([vision_states, text_states], dim=1)
+        attention_mask = None
+        if text_mask is not None:
+            attention_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=fused,
+                attention_mask=nn.functional.pad(text_mask, (num_vision_tokens, 0), value=True),
+            )
+        fused = self.fusion_encoder(fused, attention_mask, **kwargs)
+        return fused[:, :num_vision_tokens], fused[:, num_vision_tokens:]
+
+    def decode_slots(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
+        """Decoded states [B, T - 2, D] of every slot: visible tags ask with their fused state, the others with the
+        mask vector, padding too, so that the number of tags does not leak."""
+        last = self.config.max_tag_tokens - 1
+        positions = torch.arange(last + 1, device=vision_states.device)
+        slots = self.tag_embeddings(None, positions).to(vision_states.device)  # [T, D]
+        queries = slots.expand(vision_states.shape[0], -1, -1)
+        if visible is None:
+            queries = torch.cat([text_states[:, :1], queries[:, 1:-1], text_states[:, 1:]], dim=1)
+            is_hidden = (positions > 0) & (positions < last)
+        else:
+            given, mask = visible.positions.to(slots.device), visible.mask.to(slots.device)
+            known = torch.where(mask[..., None], text_states, slots[given])
+            queries = queries.scatter(1, given[..., None].expand_as(known), known.to(queries.dtype))
+            is_hidden = torch.ones_like(queries[..., 0], dtype=torch.bool).scatter(1, given, ~mask)
+        return self.tag_decoder(queries, is_hidden, vision_states, **kwargs)[:, 1:last]
+
+    def decode_one_slot(self, vision_states, text_states, visible: VisibleTags | None, **kwargs) -> torch.Tensor:
+        """Decoded state [B, 1, D] of one hidden slot: with tags in random order every hidden slot learns the same
+        distribution, so one asks for all at a fraction of the decoder's and the head's cost."""
+        position = torch.ones(1, dtype=torch.long, device=vision_states.device)
+        slot = self.tag_embeddings(None, position).to(vision_states.device)  # [1, D]
+        queries = torch.cat([text_states, slot.expand(vision_states.shape[0], 1, -1)], dim=1)
+        is_hidden = nn.functional.pad(position.bool(), (text_states.shape[1], 0))
+        attention_mask = None
+        if visible is not None:
+            attention_mask = create_bidirectional_mask(
+                config=self.config,
+                inputs_embeds=queries,
+                attention_mask=nn.functional.pad(visible.mask, (0, 1), value=True),
+            )
+        return self.tag_decoder(queries, is_hidden, vision_states, attention_mask, **kwargs)[:, -1:]
+
+    def tag_loss(self, decoded: torch.Tensor, tag_labels: torch.Tensor) -> torch.Tensor:
+        """Eq. 5: mean over a post's hidden tags, then over the posts. A post that hides none adds 0.
+
+        The head runs only where a tag is scored: no logits of shape [B, T - 2, K] come into being. One query
+        (Q = 1) answers for all hidden tags of its post.
+        """
+        tag_labels = tag_labels[:, 1 : self.config.max_tag_tokens - 1].to(decoded.device)
+        is_scored = tag_labels != IGNORE_INDEX
+        post, slot = is_scored.nonzero(as_tuple=True)
+        if decoded.shape[1] == 1:
+            losses = -self.tag_head(decoded[:, 0]).float().log_softmax(dim=1)[post, tag_labels[post, slot]]
+        else:
+            scored_logits = self.tag_head(decoded[post, slot])  # [scored, K]
+            losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[post, slot], reduction="none")
+        per_post = losses.new_zeros(len(tag_labels)).index_add(0, post, losses)
+        return (per_post / is_scored.sum(dim=1).clamp(min=1)).mean()
+
+    def character_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Eq. 4, mean over the posts."""
+        return nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
+
+    def total_loss(self, character_loss, tag_loss):
+        """Eq. 6, of whatever was given labels."""
+        weighted = [
+            weight * loss
+            for weight, loss in (
+                (self.config.character_loss_weight, character_loss),
+                (self.config.tag_loss_weight, tag_loss),
+            )
+            if loss is not None
+        ]
+        return sum(weighted) if weighted else None
+
+
+__all__ = ["MFDNModel", "MFDNOutput", "MFDNPreTrainedModel"]
