@@ -30,9 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_workers", type=count, default=2, help="processes that decode (default: %(default)s)")
     parser.add_argument("--max_images", type=positive, help="only the first so many images of the split")
     parser.add_argument(
-        "--max_bad_share", type=score, default=0.01,
+        "--max_bad_share",
+        type=score,
+        default=0.01,
         help="images that cannot be decoded are left out and named; more than this share is an error (default: 0.01)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--output", help="JSON to write (default: results.json in the model folder; results_SPLIT.json unless test)"
     )

@@ -62,14 +62,14 @@ SYSTEMS = {
 class ScriptArguments:
     """Train MFDN on Dan:mul.
 
-Without --dataset a small dump is drawn, built and trained on with --recipe quick: minutes on two cores. With
---dataset the defaults are the recipe of paper §V-A, and a row of Tables IV and V is the flags that differ:
---train_modality image is the unimodal ViT, --mask_schedule none is MFDN without MLM.
+    Without --dataset a small dump is drawn, built and trained on with --recipe quick: minutes on two cores. With
+    --dataset the defaults are the recipe of paper §V-A, and a row of Tables IV and V is the flags that differ:
+    --train_modality image is the unimodal ViT, --mask_schedule none is MFDN without MLM.
 
-examples:
-  accelerate launch train_mfdn.py
-  accelerate launch train_mfdn.py --dataset danmul --vision_weights vit_large_patch16_224.augreg_in21k --bf16
-  accelerate launch train_mfdn.py --dataset danmul --recipe quick --train_modality image --output_dir vit"""
+    examples:
+      accelerate launch train_mfdn.py
+      accelerate launch train_mfdn.py --dataset danmul --vision_weights vit_large_patch16_224.augreg_in21k --bf16
+      accelerate launch train_mfdn.py --dataset danmul --recipe quick --train_modality image --output_dir vit"""
 
     _argument_group_name = "what to train, and on what"
 
@@ -317,8 +317,10 @@ def show(folder: str, test_split) -> None:
     example_picture(pictures, results, Path(folder, "example.png"), truths)
     for result, truth in zip(results, truths, strict=True):
         best = result["characters"][0]
-        print(f"  {truth['character']}: the model says {best['label']} ({best['score']:.0%}), "
-              f"{', '.join(tag['label'] for tag in result['tags'][:6])}")  # fmt: skip
+        print(
+            f"  {truth['character']}: the model says {best['label']} ({best['score']:.0%}), "
+            f"{', '.join(tag['label'] for tag in result['tags'][:6])}"
+        )
     print(f"Pictures: {folder}/example.png")
 
 

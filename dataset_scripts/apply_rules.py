@@ -192,9 +192,7 @@ def refuse_problems(problems: dict[str, np.ndarray]) -> None:
         )
 
 
-def print_problems(
-    parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, num_ignored: int
-) -> None:
+def print_problems(parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, num_ignored: int) -> None:
     """What was skipped on the way, in one line each; nothing when there was nothing."""
     lines = {
         "malformed metadata lines": parsed.num_bad,

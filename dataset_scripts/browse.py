@@ -211,8 +211,10 @@ def dropped_thumbnail(folder: Path, post_id: int, source: UPath | None) -> tuple
 
 def name_list(rows: list[tuple[str, int]]) -> str:
     """Names with numbers in columns."""
-    items = (f'<li data-text="{html.escape(name)}">{html.escape(name)} <small>{number:,}</small></li>'
-             for name, number in rows)  # fmt: skip
+    items = (
+        f'<li data-text="{html.escape(name)}">{html.escape(name)} <small>{number:,}</small></li>'
+        for name, number in rows
+    )
     return f'<ul class="columns">{"".join(items)}</ul>'
 
 

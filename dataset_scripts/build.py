@@ -135,9 +135,15 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         image_bytes = np.minimum(image_bytes, expected_bytes(options.image_size))
     with work_folder(output, exclusive=not options.shards) as folder:
         tasks = plan_shards(
-            folder / "data", posts, splits, image_bytes, listing, options.shard_size_mb * 10**6, options.seed,
+            folder / "data",
+            posts,
+            splits,
+            image_bytes,
+            listing,
+            options.shard_size_mb * 10**6,
+            options.seed,
             options.image_size,
-        )  # fmt: skip
+        )
         if options.shards:
             index, number = options.shards
             tasks = islice(tasks, index, None, number)

@@ -35,8 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--danmul", default="danmul", metavar="DIR", help="built folder to add share/ to (default: danmul)")
     add("--dafre", default="dafre", metavar="DIR", help="built folder to share with (default: dafre)")
-    add("--also_dafre", action="store_true",
-        help="add share/ to DAFRE too: the same posts with its own images and classes, for Table IV")  # fmt: skip
+    add(
+        "--also_dafre",
+        action="store_true",
+        help="add share/ to DAFRE too: the same posts with its own images and classes, for Table IV",
+    )
     add("--overwrite", action="store_true", help="replace a share/ that is there")
     return parser
 

@@ -29,16 +29,32 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("dump").add_argument
     add("--source", required=True, metavar="DUMP", help="folder of the dump")
     formats = "; ".join(f"{name} = {what}" for name, what in FORMATS.items())
-    add("--format", choices=("auto", *FORMATS), default="auto",
-        help=f"{formats}; auto looks inside and prefers the first of these (default: auto)")  # fmt: skip
-    add("--images", metavar="DIR",
-        help="folder within DUMP that holds NNNN/ID.jpg or tars (default: 512px, else original, else tars anywhere)")
-    add("--max_bad_share", type=share, default=0.01, metavar="SHARE",
-        help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)")
-    add("--verify", choices=("header", "full"), default="header",
+    add(
+        "--format",
+        choices=("auto", *FORMATS),
+        default="auto",
+        help=f"{formats}; auto looks inside and prefers the first of these (default: auto)",
+    )
+    add(
+        "--images",
+        metavar="DIR",
+        help="folder within DUMP that holds NNNN/ID.jpg or tars (default: 512px, else original, else tars anywhere)",
+    )
+    add(
+        "--max_bad_share",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
+        help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)",
+    )
+    add(
+        "--verify",
+        choices=("header", "full"),
+        default="header",
         help="walk through the parts of each image up to its end, which finds what was cut off, lacks a part or has a "
         "wrong sum; full = decode it too, which finds holes and flipped bits inside, at many times the cost. What "
-        "slips through, training leaves out and counts (default: header)")
+        "slips through, training leaves out and counts (default: header)",
+    )
     add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
     add = parser.add_argument_group("rules").add_argument
     add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")
@@ -46,33 +62,62 @@ def build_parser() -> argparse.ArgumentParser:
     add("--aliases", action="store_true", help="rename tags by the dump's tag_aliases*.json; not in the paper")
     add("--implications", action="store_true", help="add tags by the dump's tag_implications*.json; not in the paper")
     add("--min_posts", type=positive, default=10, metavar="N", help="drop characters with fewer posts (default: 10)")
-    add("--emoticon_pattern", type=pattern, default=rules.EMOTICON_PATTERN, metavar="REGEX",
+    add(
+        "--emoticon_pattern",
+        type=pattern,
+        default=rules.EMOTICON_PATTERN,
+        metavar="REGEX",
         help="drop tags that this Python expression matches in full (default: an ASCII tag with a symbol and without "
-        "two letters or digits in a row)")
+        "two letters or digits in a row)",
+    )
     add("--min_tag_posts", type=positive, default=2, metavar="N", help="drop tags on fewer posts (default: 2)")
-    add("--tfidf_threshold", type=float, default=0.2, metavar="X",
-        help="drop tags whose summed TF-IDF (Eq. 1) is smaller; see the ladder of --dry_run (default: 0.2)")
+    add(
+        "--tfidf_threshold",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="drop tags whose summed TF-IDF (Eq. 1) is smaller; see the ladder of --dry_run (default: 0.2)",
+    )
     add("--log_base", choices=tuple(rules.LOG_BASES), default="natural", help="of Eq. 1 (default: natural)")
-    add("--split", choices=("hash", "published"), default="hash",
-        help="hash = 0.70/0.25/0.05 of each character; published = the dump's own (DAF:re) (default: hash)")
-    add("--like", metavar="DANMUL",
+    add(
+        "--split",
+        choices=("hash", "published"),
+        default="hash",
+        help="hash = 0.70/0.25/0.05 of each character; published = the dump's own (DAF:re) (default: hash)",
+    )
+    add(
+        "--like",
+        metavar="DANMUL",
         help="make a further evaluation set for models trained on that built folder: posts that it does not have, its "
         "characters and its tags in place of the rules below single_character, no train split; 2/7 of each character "
-        "validation, the rest test")  # fmt: skip
+        "validation, the rest test",
+    )
     add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
     add = parser.add_argument_group("output").add_argument
     add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")
     add("--overwrite", action="store_true", help="replace a data set that an earlier run wrote there")
-    add("--image_size", type=positive, metavar="PIXELS",
+    add(
+        "--image_size",
+        type=positive,
+        metavar="PIXELS",
         help="make pictures train-ready: shorter side so long, JPEG of quality 95, 4:4:4; implies --verify full "
-        "(default: the original files, untouched)")  # fmt: skip
+        "(default: the original files, untouched)",
+    )
     add("--shard_size_mb", type=above_zero, default=400, metavar="MB", help="image bytes per shard (default: 400)")
     add("--workers", type=positive, default=2, metavar="N", help="processes; 1 = this one alone (default: 2)")
-    add("--executor", choices=EXECUTORS, default="processes",
-        help="what runs the tasks; dask and ray start a cluster of --workers without an address (default: processes)")
+    add(
+        "--executor",
+        choices=EXECUTORS,
+        default="processes",
+        help="what runs the tasks; dask and ray start a cluster of --workers without an address (default: processes)",
+    )
     add("--executor_address", metavar="URL", help="of a Dask scheduler or a Ray cluster")
-    add("--shards", type=shard_share, metavar="I/N",
-        help="one job of N, I from 0: write every N-th shard beside OUTPUT and stop; a last run without it completes")
+    add(
+        "--shards",
+        type=shard_share,
+        metavar="I/N",
+        help="one job of N, I from 0: write every N-th shard beside OUTPUT and stop; a last run without it completes",
+    )
     add("--dry_run", action="store_true", help="print the rules and the thresholds; open no image, write nothing")
     return parser
 

@@ -73,7 +73,7 @@ def content_problem(content: bytes, decode: bool = False) -> str:
 
 
 def image_kind(head: bytes) -> str | None:
-    """"JPEG", "PNG" or "WEBP" by the first 16 bytes, whatever the file is called; None for anything else."""
+    """ "JPEG", "PNG" or "WEBP" by the first 16 bytes, whatever the file is called; None for anything else."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):

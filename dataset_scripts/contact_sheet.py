@@ -16,8 +16,20 @@ if TYPE_CHECKING:
 
 ROWS, COLUMNS = 7, 8
 TILE, GAP, MARGIN, CAPTION, HEADER = 182, 8, 44, 34, 128  # pixels
-LOOKS = ("_hair", "_eyes", "tails", "_bangs", "_bun", "_braids", "_cut", "_ears", "_hat", "_wings", "eyepatch",
-         "glasses")
+LOOKS = (
+    "_hair",
+    "_eyes",
+    "tails",
+    "_bangs",
+    "_bun",
+    "_braids",
+    "_cut",
+    "_ears",
+    "_hat",
+    "_wings",
+    "eyepatch",
+    "glasses",
+)
 PAPER, INK, GREY = "#fbfaf8", "#2e2a33", "#8d8794"
 
 
@@ -70,9 +82,13 @@ def draw_contact_sheet(table: list[Post], folder: Path) -> None:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, 38), "mini booru", font=font(36, True), fill=INK)
     characters = len({name for post in table for name in post.characters})
-    pen.text((MARGIN, 86),
-             f"{len(table):,} posts · {characters} characters · {len({p.artist for p in table})} artists · "
-             "drawn by code, every picture by its seed", font=font(15), fill=GREY)  # fmt: skip
+    pen.text(
+        (MARGIN, 86),
+        f"{len(table):,} posts · {characters} characters · {len({p.artist for p in table})} artists · "
+        "drawn by code, every picture by its seed",
+        font=font(15),
+        fill=GREY,
+    )
     corners = Image.new("L", (TILE * 4, TILE * 4), 0)
     ImageDraw.Draw(corners).rounded_rectangle((0, 0, TILE * 4 - 1, TILE * 4 - 1), 40, fill=255)
     corners = corners.resize((TILE, TILE), Image.Resampling.LANCZOS)
@@ -81,8 +97,9 @@ def draw_contact_sheet(table: list[Post], folder: Path) -> None:
         pen.text((MARGIN, y + 4), name, font=font(15, True), fill=INK)
         seen = Counter(tag for post in posts for tag in post.general if tag.endswith(LOOKS) and tag != "bangs")
         shown = [tag for tag, number in seen.most_common(6) if number > 1]
-        pen.text((MARGIN + pen.textlength(name, font(15, True)) + 14, y + 5), "  ".join(shown), font=font(13),
-                 fill=GREY)
+        pen.text(
+            (MARGIN + pen.textlength(name, font(15, True)) + 14, y + 5), "  ".join(shown), font=font(13), fill=GREY
+        )
         for c, post in enumerate(posts):
             path = folder / "512px" / f"{post.id % 1000:04d}" / f"{post.id}.jpg"
             tile = upright_rgb(path.read_bytes()).resize((TILE, TILE), Image.Resampling.LANCZOS)

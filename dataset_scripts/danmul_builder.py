@@ -35,8 +35,20 @@ class DanMulConfig(datasets.BuilderConfig):
 
 
 # DAF:re's labels are what its authors had filtered: no rule of ours applies.
-DAFRE_OPTIONS = ("--format", "dafre", "--split", "published", "--min_posts", "1", "--min_tag_posts", "1",
-                 "--tfidf_threshold", "0", "--emoticon_pattern", "(?!)")  # fmt: skip
+DAFRE_OPTIONS = (
+    "--format",
+    "dafre",
+    "--split",
+    "published",
+    "--min_posts",
+    "1",
+    "--min_tag_posts",
+    "1",
+    "--tfidf_threshold",
+    "0",
+    "--emoticon_pattern",
+    "(?!)",
+)
 
 
 class DanMul(datasets.ArrowBasedBuilder):

@@ -145,8 +145,13 @@ def is_local(path: UPath) -> bool:
 
 
 def record_build(
-    options: argparse.Namespace, parsed: Parsed, dump: Dump, selection: Selection,
-    posts: PostsTable, splits: np.ndarray, problems: dict[str, np.ndarray],
+    options: argparse.Namespace,
+    parsed: Parsed,
+    dump: Dump,
+    selection: Selection,
+    posts: PostsTable,
+    splits: np.ndarray,
+    problems: dict[str, np.ndarray],
 ) -> dict:
     """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
     ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
@@ -208,8 +213,13 @@ def build_options(options: argparse.Namespace) -> dict:
 
 
 def write_lists(
-    folder: UPath, posts: PostsTable, splits: np.ndarray, scores: dict[str, float], bad_lines: list[BadLine],
-    record: dict, statistics: dict,
+    folder: UPath,
+    posts: PostsTable,
+    splits: np.ndarray,
+    scores: dict[str, float],
+    bad_lines: list[BadLine],
+    record: dict,
+    statistics: dict,
 ) -> None:
     """Every file of the folder but the shards. `posts` in canonical order; `scores`: Eq. 1 by tag name."""
     for path in list(folder.iterdir()):  # of a killed run, maybe with other options

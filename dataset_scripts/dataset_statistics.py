@@ -66,8 +66,10 @@ def table_1_markdown(table: dict) -> str:
 def table_2_markdown(records: list[tuple[str, dict]]) -> str:
     """Table II: sizes of built data sets (name, build.json) beside those of the paper. Tags count special tokens."""
     rows = [[name, *table_2_row(record)] for name, record in records]
-    rows += [[name, *numbers[:4], size, *numbers[4:]] for (name, numbers), size in zip(
-        PAPER_TABLE_2.items(), ("128px", "512px"), strict=True)]  # fmt: skip
+    rows += [
+        [name, *numbers[:4], size, *numbers[4:]]
+        for (name, numbers), size in zip(PAPER_TABLE_2.items(), ("128px", "512px"), strict=True)
+    ]
     return markdown(["Dataset", *TABLE_2_COLUMNS], rows)
 
 
@@ -95,6 +97,7 @@ def table_3_markdown(record: dict) -> str:
 
 def markdown(titles: list[str], rows: list[list]) -> str:
     """A table; numbers with thousands separators, – for None."""
+
     def cell(value: object) -> str:
         return "–" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
 
@@ -121,8 +124,15 @@ def draw_figures(folder: UPath, splits: np.ndarray, characters: np.ndarray, tag_
     bins = np.arange(-0.5, np.percentile(tag_counts, 99.9) + 1.5)
     for split, name in enumerate(SPLITS):
         if (splits == split).any():
-            axes.hist(tag_counts[splits == split], bins, density=True, histtype="step", linewidth=1.6,
-                      color=COLORS[name], label=f"{name} ({np.count_nonzero(splits == split):,})")  # fmt: skip
+            axes.hist(
+                tag_counts[splits == split],
+                bins,
+                density=True,
+                histtype="step",
+                linewidth=1.6,
+                color=COLORS[name],
+                label=f"{name} ({np.count_nonzero(splits == split):,})",
+            )
     mean, deviation = tag_counts.mean(), tag_counts.std()
     if deviation:
         x = np.linspace(bins[0], bins[-1], 300)

@@ -47,17 +47,24 @@ def face(pen: Pen, look: Look, scene: Scene) -> None:
         pen.path(curve([(side * p[0], *p[1:]) for p in ear]), skin)
     shape = face_shape(pen)
     pen.path(shape, skin)
-    fringe = curve([(-120, 8, 1), (-118, -60), (0, -153), (118, -60), (120, 8, 1),
-                    *zigzag(draw_hair.BANGS[look.bangs], 0.09)])
+    fringe = curve(
+        [(-120, 8, 1), (-118, -60), (0, -153), (118, -60), (120, 8, 1), *zigzag(draw_hair.BANGS[look.bangs], 0.09)]
+    )
     pen.shadow(moved(fringe, 3, 13), skin, 0.17, shape)
-    pen.shadow(moved(mirrored(shape) if scene.turn > 0 else shape, 168 if scene.turn <= 0 else -168, 8), skin, 0.1,
-               shape)
+    pen.shadow(
+        moved(mirrored(shape) if scene.turn > 0 else shape, 168 if scene.turn <= 0 else -168, 8), skin, 0.1, shape
+    )
     shift = 13 * scene.turn
     for side in (1, -1):
         x = 54 * side + shift
         for radius in (24, 17, 10):
-            pen.path(ellipse(x, 54, radius * 1.1, radius * 0.62), "#f2736f", False, alpha=0.13 * (0.4 + look.blush),
-                     clip=shape)
+            pen.path(
+                ellipse(x, 54, radius * 1.1, radius * 0.62),
+                "#f2736f",
+                False,
+                alpha=0.13 * (0.4 + look.blush),
+                clip=shape,
+            )
         for k in range(3) if look.blush > 0.7 else ():
             pen.path(Path([(x - 12 + k * 11, 60), (x - 6 + k * 11, 47)]), None, "#d8565c", 0.8, alpha=0.8)
     pen.path(Path([(shift * 1.4 + 1, 40), (shift * 1.4 - 2, 46)]), None, shade(skin, 0.45), 0.9)
@@ -88,8 +95,9 @@ def face_marks(pen: Pen, look: Look, shift: float, shape: Path) -> None:
             for k in range(3):
                 pen.path(Path([(side * 58, 52 + 9 * k), (side * 84, 48 + 12 * k)]), None, "#9a5b48", 0.8, clip=shape)
     if "facial_mark" in look.marks:
-        pen.path(Path([(46 + shift, 48), (56 + shift, 70), (66 + shift, 48), (46 + shift, 48)]), "#c93c53", False,
-                 alpha=0.9)
+        pen.path(
+            Path([(46 + shift, 48), (56 + shift, 70), (66 + shift, 48), (46 + shift, 48)]), "#c93c53", False, alpha=0.9
+        )
     if "scar_across_eye" in look.marks:
         pen.path(curve([(-58, -24), (-50, 20), (-38, 66)], False), None, "#b5605a", 1.5, alpha=0.9)
 
@@ -99,11 +107,14 @@ def mouth(pen: Pen, kind: str, x: float, skin: tuple) -> None:
     line, inside, tongue = "#8a3d45", "#a8424d", "#ee8d8d"
     y = 74
     lines = {
-        "smile": [(-15, -4), (-6, 3), (6, 3), (15, -4)], "closed": [(-9, 0), (0, 1), (9, 0)],
-        "frown": [(-12, 5), (0, -2), (12, 5)], "cat": [(-16, -3), (-9, 5), (0, -2), (9, 5), (16, -3)],
-        "wavy": [(-18, 1), (-9, -4), (0, 3), (9, -4), (18, 1)], "pout": [(-8, 5), (0, -3, 1), (8, 5)],
+        "smile": [(-15, -4), (-6, 3), (6, 3), (15, -4)],
+        "closed": [(-9, 0), (0, 1), (9, 0)],
+        "frown": [(-12, 5), (0, -2), (12, 5)],
+        "cat": [(-16, -3), (-9, 5), (0, -2), (9, 5), (16, -3)],
+        "wavy": [(-18, 1), (-9, -4), (0, 3), (9, -4), (18, 1)],
+        "pout": [(-8, 5), (0, -3, 1), (8, 5)],
         "tongue": [(-15, -4), (-6, 3), (6, 3), (15, -4)],
-    }  # fmt: skip
+    }
     if kind in lines:
         if kind == "tongue":
             pen.path(curve([(0, 1, 1), (14, -1, 1), (13, 14), (4, 14)]), None, line)
@@ -111,18 +122,20 @@ def mouth(pen: Pen, kind: str, x: float, skin: tuple) -> None:
         pen.path(moved(curve(lines[kind], False), x, y), None, line, 1.0)
         return
     shapes = {
-        "open": [(-13, -5, 1), (13, -5, 1), (9, 13), (-9, 13)], "grin": [(-24, -8, 1), (24, -8, 1), (15, 15),
-            (-15, 15)],
-        "o": [(0, -8), (8, 1), (0, 11), (-8, 1)], "fang": [(-20, -7, 1), (20, -7, 1), (12, 13), (-12, 13)],
+        "open": [(-13, -5, 1), (13, -5, 1), (9, 13), (-9, 13)],
+        "grin": [(-24, -8, 1), (24, -8, 1), (15, 15), (-15, 15)],
+        "o": [(0, -8), (8, 1), (0, 11), (-8, 1)],
+        "fang": [(-20, -7, 1), (20, -7, 1), (12, 13), (-12, 13)],
         "kiss": [(-4, -8, 1), (6, -4), (0, 0, 1), (6, 4), (-4, 9, 1), (0, 4), (-2, 0), (0, -4)],
-    }  # fmt: skip
+    }
     shape = moved(curve(shapes[kind]), x, y)
     pen.path(shape, inside, line, 0.9)
     if kind not in ("o", "kiss"):
         pen.path(ellipse(x, y + 14, 12, 8), tongue, False, clip=shape)
     if kind == "grin":
-        pen.path(Path([(x - 30, y - 12), (x + 30, y - 12), (x + 30, y - 3), (x - 30, y - 3)]), "#ffffff", False,
-                 clip=shape)
+        pen.path(
+            Path([(x - 30, y - 12), (x + 30, y - 12), (x + 30, y - 3), (x - 30, y - 3)]), "#ffffff", False, clip=shape
+        )
     if kind == "fang":
         pen.path(Path([(x + 8, y - 7), (x + 17, y - 7), (x + 12, y + 3)]), "#ffffff", False, clip=shape)
 
@@ -140,23 +153,30 @@ def eye(pen: Pen, look: Look, side: int, x: float, y: float, narrow: float) -> N
 
     brow = to_rgb(HAIR[look.hair])
     lift, angle = {"angry": (6, 9), "sad": (-2, -9), "raised": (-8, 0)}.get(look.brows, (0, 0))
-    brow_line = [(x - side * 20, y - h - 16 + lift + angle), (x + side * 2, y - h - 23 + lift),
-                 (x + side * 25, y - h - 14 + lift - angle)]
+    brow_line = [
+        (x - side * 20, y - h - 16 + lift + angle),
+        (x + side * 2, y - h - 23 + lift),
+        (x + side * 25, y - h - 14 + lift - angle),
+    ]
     pen.path(curve(brow_line, False), None, shade(brow, 0.5), 2.0 if look.is_boy else 1.3)
     state = look.eye_state
     if state == "wink":
         state = "happy" if side > 0 else "open"
     if state in ("happy", "closed", "line", "squeeze"):
-        closed = {"happy": [(-0.95, 0.35), (0, -0.18), (1.0, 0.35)], "closed": [(-0.95, 0.1), (0, 0.5), (1.05, 0.12)],
-                  "line": [(-0.9, 0.2), (0.9, 0.2)], "squeeze": [(0.9, -0.35), (-0.7, 0.15, 1),
-                      (0.9, 0.6)]}[state]  # fmt: skip
+        closed = {
+            "happy": [(-0.95, 0.35), (0, -0.18), (1.0, 0.35)],
+            "closed": [(-0.95, 0.1), (0, 0.5), (1.05, 0.12)],
+            "line": [(-0.9, 0.2), (0.9, 0.2)],
+            "squeeze": [(0.9, -0.35), (-0.7, 0.15, 1), (0.9, 0.6)],
+        }[state]
         pen.path(curve(at(closed), False), None, lash, 1.9)
         if state == "closed" and not look.is_boy:
             pen.path(Path(at([(0.75, 0.34), (1.15, 0.55)])), None, lash, 1.1)
         return
     top = 0.15 if state == "half" else -0.86
-    white = curve(at([(-0.92, 0.35), (-0.62, top + 0.12), (0.1, top), (0.8, top + 0.3), (1.0, 0.2), (0.62, 0.86),
-                      (-0.5, 0.88)]))
+    white = curve(
+        at([(-0.92, 0.35), (-0.62, top + 0.12), (0.1, top), (0.8, top + 0.3), (1.0, 0.2), (0.62, 0.86), (-0.5, 0.88)])
+    )
     pen.path(white, "#fffdfd", False)
     rgb = to_rgb(EYES[look.eyes[0 if side < 0 else 1]])
     iris = ellipse(x, y + 1, w * 0.74, h * 0.9)
@@ -167,20 +187,35 @@ def eye(pen: Pen, look: Look, side: int, x: float, y: float, narrow: float) -> N
     pen.path(iris, None, shade(rgb, 0.7), 0.6, clip=white)
     pen.path(moved(white, 0, -h * 1.42), "#5a4a78", False, alpha=0.38, clip=white)
     if state == "stars":
-        star = [(math.sin(math.pi * k / 4) * (15 if k % 2 == 0 else 4), math.cos(math.pi * k / 4) * (15 if k % 2 == 0
-            else 4)) for k in range(9)]
+        star = [
+            (
+                math.sin(math.pi * k / 4) * (15 if k % 2 == 0 else 4),
+                math.cos(math.pi * k / 4) * (15 if k % 2 == 0 else 4),
+            )
+            for k in range(9)
+        ]
         pen.path(moved(Path(star), x, y + 2), "#ffffff", False, clip=white)
     else:
         pen.path(ellipse(x - w * 0.26, y - h * 0.34, w * 0.24, h * 0.22), "#ffffff", False, clip=white)
         pen.path(ellipse(x + w * 0.3, y + h * 0.42, w * 0.12, h * 0.1), "#ffffff", False, alpha=0.9, clip=white)
     flick = 1.12 if look.is_boy else 1.32
-    upper = [(-1.02, 0.12, 1), (-0.66, top + 0.06), (0.1, top - 0.16), (0.84, top + 0.14), (flick, top + 0.5, 1),
-             (1.02, top + 0.52),
-             (1.0, top + 0.86, 1), (0.76, top + 0.42), (0.08, top + 0.12), (-0.6, top + 0.26)]  # fmt: skip
+    upper = [
+        (-1.02, 0.12, 1),
+        (-0.66, top + 0.06),
+        (0.1, top - 0.16),
+        (0.84, top + 0.14),
+        (flick, top + 0.5, 1),
+        (1.02, top + 0.52),
+        (1.0, top + 0.86, 1),
+        (0.76, top + 0.42),
+        (0.08, top + 0.12),
+        (-0.6, top + 0.26),
+    ]
     pen.path(curve(at(upper)), lash, False)
     pen.path(curve(at([(-0.36, 0.95), (0.14, 1.0), (0.6, 0.86)]), False), None, shade(skin, 0.6), 0.7)
-    pen.path(curve(at([(-0.5, top - 0.24), (0.1, top - 0.36), (0.74, top - 0.12)]), False), None, shade(skin, 0.42),
-             0.55)
+    pen.path(
+        curve(at([(-0.5, top - 0.24), (0.1, top - 0.36), (0.74, top - 0.12)]), False), None, shade(skin, 0.42), 0.55
+    )
 
 
 def draw(looks: list[Look], scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -235,8 +270,9 @@ def finish(pen: Pen, scene: Scene) -> np.ndarray:
         picture += coarse * (2.6 if kind == "paper" else 4.0)
     if kind == "bloom":
         small = picture.reshape(64, 8, 64, 8, 3).mean((1, 3))
-        small = (small + np.roll(small, 1, 0) + np.roll(small, -1, 0) + np.roll(small, 1, 1) + np.roll(small, -1,
-            1)) / 5
+        small = (
+            small + np.roll(small, 1, 0) + np.roll(small, -1, 0) + np.roll(small, 1, 1) + np.roll(small, -1, 1)
+        ) / 5
         picture = 255 - (255 - picture) * (1 - 0.09 * (small.repeat(8, 0).repeat(8, 1) / 255) ** 2)
     picture *= scene.light  # the whole scene is lit: by day, by a lamp, at night
     if scene.is_greyscale:

@@ -31,8 +31,10 @@ def bow(pen: Pen, x: float, y: float, size: float, colour, angle: float = 0.0) -
         return curve([(x + px * c - py * s, y + px * s + py * c, *rest) for px, py, *rest in points])
 
     for side in (1, -1):
-        pen.path(turned([(side * 0.1, 0, 1), (side * 0.36, 0.5), (side * 0.62, 1.1, 1), (side * 0.28, 0.92, 1)]),
-                 shade(colour, 0.16))
+        pen.path(
+            turned([(side * 0.1, 0, 1), (side * 0.36, 0.5), (side * 0.62, 1.1, 1), (side * 0.28, 0.92, 1)]),
+            shade(colour, 0.16),
+        )
     for side in (1, -1):
         wing = [(0, 0, 1), (side * 0.62, -0.55), (side * 1.0, -0.42), (side * 1.02, 0.3), (side * 0.62, 0.42)]
         pen.path(turned(wing), colour)
@@ -44,8 +46,13 @@ def flower(pen: Pen, x: float, y: float, radius: float, colour, petals: int = 5)
     """A flower with round petals."""
     for k in range(petals):
         angle = 2 * math.pi * k / petals
-        pen.path(ellipse(x + radius * 0.6 * math.sin(angle), y - radius * 0.6 * math.cos(angle), radius * 0.48,
-                         radius * 0.48), colour, width=0.6)
+        pen.path(
+            ellipse(
+                x + radius * 0.6 * math.sin(angle), y - radius * 0.6 * math.cos(angle), radius * 0.48, radius * 0.48
+            ),
+            colour,
+            width=0.6,
+        )
     pen.path(ellipse(x, y, radius * 0.3, radius * 0.3), "#f5d160", width=0.6)
 
 
@@ -53,10 +60,12 @@ def flower(pen: Pen, x: float, y: float, radius: float, colour, petals: int = 5)
 # Clothes
 # ---------------------------------------------------------------------------------------------------------------------
 NECKLINES = {  # the right half, from the shoulder to the middle
-    "v": [(36, 132, 1), (20, 168), (0, 214, 1)], "round": [(44, 136, 1), (30, 160), (0, 168)],
-    "high": [(33, 108, 1), (18, 114), (0, 116)], "low": [(96, 186, 1), (50, 206), (0, 200)],
+    "v": [(36, 132, 1), (20, 168), (0, 214, 1)],
+    "round": [(44, 136, 1), (30, 160), (0, 168)],
+    "high": [(33, 108, 1), (18, 114), (0, 116)],
+    "low": [(96, 186, 1), (50, 206), (0, 200)],
     "wide": [(66, 144, 1), (40, 172), (0, 180)],
-}  # fmt: skip
+}
 
 
 def garment(pen: Pen, colour, neckline: str = "round", sleeves: str = "long") -> Path:
@@ -122,24 +131,54 @@ def body(pen: Pen, look: Look) -> None:
                 for y in (210, 250, 290):
                     pen.path(Path([(-18, y + 12), (18, y)]), None, shade(third, -0.5), 1.2, clip=curve(tie))
             for side in (1, -1):
-                front = curve([(side * x, y, *r) for x, y, *r in [(44, 134, 1), (128, 166), (154, 250), (166, 440, 1),
-                    (20, 440, 1), (16, 330), (30, 240)]])
+                front = curve(
+                    [
+                        (side * x, y, *r)
+                        for x, y, *r in [
+                            (44, 134, 1),
+                            (128, 166),
+                            (154, 250),
+                            (166, 440, 1),
+                            (20, 440, 1),
+                            (16, 330),
+                            (30, 240),
+                        ]
+                    ]
+                )
                 pen.path(front, main)
                 pen.shadow(moved(front, 62 * side, 30), main, 0.16, front)
-                lapel = curve([(side * x, y, *r) for x, y, *r in [(42, 133, 1), (70, 150, 1), (74, 192, 1),
-                    (58, 198, 1), (62, 214, 1), (18, 322, 1), (28, 236)]])
+                lapel = curve(
+                    [
+                        (side * x, y, *r)
+                        for x, y, *r in [
+                            (42, 133, 1),
+                            (70, 150, 1),
+                            (74, 192, 1),
+                            (58, 198, 1),
+                            (62, 214, 1),
+                            (18, 322, 1),
+                            (28, 236),
+                        ]
+                    ]
+                )
                 pen.path(lapel, shade(main, -0.06))
-                pen.path(curve([(103 * side, 230), (98 * side, 300), (100 * side, 440)], False), None,
-                         shade(main, 0.5), 0.8)
+                pen.path(
+                    curve([(103 * side, 230), (98 * side, 300), (100 * side, 440)], False), None, shade(main, 0.5), 0.8
+                )
             pen.path(star(88, 236, 13), second, width=0.6)
         case "kimono":
             shape = garment(pen, main, "v")
             for x, y in ((-118, 220), (-60, 250), (118, 250), (70, 224), (-128, 320), (134, 340)):
                 flower(pen, x, y, 15, third)
-            pen.path(curve([(-40, 130, 1), (-20, 130, 1), (34, 214), (70, 290, 1), (44, 300, 1), (0, 224)]), WHITE,
-                     clip=shape)
-            pen.path(curve([(44, 132, 1), (22, 128, 1), (-26, 206), (-76, 300, 1), (-46, 304, 1), (4, 226)]),
-                     shade(main, -0.35))
+            pen.path(
+                curve([(-40, 130, 1), (-20, 130, 1), (34, 214), (70, 290, 1), (44, 300, 1), (0, 224)]),
+                WHITE,
+                clip=shape,
+            )
+            pen.path(
+                curve([(44, 132, 1), (22, 128, 1), (-26, 206), (-76, 300, 1), (-46, 304, 1), (4, 226)]),
+                shade(main, -0.35),
+            )
             pen.path(curve([(-104, 290, 1), (0, 298), (104, 290, 1), (104, 390, 1), (0, 398), (-104, 390, 1)]), second)
             pen.path(polygon((-104, 336), (104, 336), (104, 346), (-104, 346)), third, False)
         case "hoodie":
@@ -156,8 +195,10 @@ def body(pen: Pen, look: Look) -> None:
             pen.path(apron, WHITE)
             for side in (1, -1):
                 frill = zigzag_frill([(46, 140), (76, 152), (100, 176), (84, 214), (56, 240)], 9)
-                pen.path(curve([(side * x, y, *r) for x, y, *r in [*frill, (50, 232, 1), (58, 190), (38, 142, 1)]]),
-                         "#ffffff")
+                pen.path(
+                    curve([(side * x, y, *r) for x, y, *r in [*frill, (50, 232, 1), (58, 190), (38, 142, 1)]]),
+                    "#ffffff",
+                )
             both(pen, [(0, 136, 1), (34, 122), (52, 150), (24, 170), (0, 158, 1)], "#ffffff")
             bow(pen, 0, 166, 27, third)
         case "dress":
@@ -180,12 +221,31 @@ def body(pen: Pen, look: Look) -> None:
                 pen.path(curve([(x, 190), (x + 7, 250), (x - 7, 310), (x, 430)], False), None, shade(main, 0.3), 0.8)
         case "armor":
             garment(pen, second, "high")
-            pen.path(curve([(-92, 190, 1), (-40, 176), (0, 190, 1), (40, 176), (92, 190, 1), (90, 290), (60, 400),
-                            (0, 420, 1), (-60, 400), (-90, 290)]), main)
+            pen.path(
+                curve(
+                    [
+                        (-92, 190, 1),
+                        (-40, 176),
+                        (0, 190, 1),
+                        (40, 176),
+                        (92, 190, 1),
+                        (90, 290),
+                        (60, 400),
+                        (0, 420, 1),
+                        (-60, 400),
+                        (-90, 290),
+                    ]
+                ),
+                main,
+            )
             pen.shadow(curve([(-92, 190), (-50, 240), (-30, 410), (-100, 400)]), main, 0.25)
             pen.path(Path([(0, 190), (0, 420)]), None, shade(main, 0.5), 0.9)
-            both(pen, [(60, 146, 1), (112, 142), (168, 190), (170, 246, 1), (112, 232), (74, 196)],
-                 shade(main, -0.15), width=1)
+            both(
+                pen,
+                [(60, 146, 1), (112, 142), (168, 190), (170, 246, 1), (112, 232), (74, 196)],
+                shade(main, -0.15),
+                width=1,
+            )
             both(pen, [(70, 156), (114, 156), (152, 196), (116, 186)], GOLD, width=0.6)
             pen.path(star(0, 232, 24, 4, 0.5), third)
         case "military":
@@ -210,8 +270,20 @@ def body(pen: Pen, look: Look) -> None:
             both(pen, [(84, 146, 1), (97, 152, 1), (112, 240, 1), (98, 244)], second, top)
         case "capelet":
             garment(pen, second, "high")
-            cape = curve([(0, 128), (44, 126), (122, 158), (170, 296, 1), (90, 322), (0, 308), (-90, 322),
-                          (-170, 296, 1), (-122, 158), (-44, 126)])
+            cape = curve(
+                [
+                    (0, 128),
+                    (44, 126),
+                    (122, 158),
+                    (170, 296, 1),
+                    (90, 322),
+                    (0, 308),
+                    (-90, 322),
+                    (-170, 296, 1),
+                    (-122, 158),
+                    (-44, 126),
+                ]
+            )
             pen.path(cape, main)
             pen.shadow(moved(cape, -70, 34), main, 0.18, cape)
             pen.path(curve([(-168, 284), (-90, 310), (0, 296), (90, 310), (168, 284)], False), None, third, 1.8)
@@ -224,18 +296,38 @@ def body(pen: Pen, look: Look) -> None:
             pen.path(Path([(0, 168), (0, 440)]), None, "#e9e9ee", 1.8)
             for side in (1, -1):
                 for k in (0, 13):
-                    pen.path(curve([((112 - k) * side, 156 - k * 0.4), ((140 - k) * side, 240),
-                                    ((150 - k) * side, 430)], False), None, second, 1.7)
+                    pen.path(
+                        curve(
+                            [((112 - k) * side, 156 - k * 0.4), ((140 - k) * side, 240), ((150 - k) * side, 430)],
+                            False,
+                        ),
+                        None,
+                        second,
+                        1.7,
+                    )
         case "cardigan":
             garment(pen, WHITE, "round")
             both(pen, [(4, 150, 1), (36, 126, 1), (52, 152), (20, 178, 1)], "#ffffff")
             for side in (1, -1):
-                front = curve([(side * x, y, *r) for x, y, *r in [(58, 140, 1), (128, 166), (154, 250), (166, 440, 1),
-                    (12, 440, 1), (12, 310), (46, 220)]])
+                front = curve(
+                    [
+                        (side * x, y, *r)
+                        for x, y, *r in [
+                            (58, 140, 1),
+                            (128, 166),
+                            (154, 250),
+                            (166, 440, 1),
+                            (12, 440, 1),
+                            (12, 310),
+                            (46, 220),
+                        ]
+                    ]
+                )
                 pen.path(front, main)
                 pen.shadow(moved(front, 62 * side, 30), main, 0.16, front)
-                pen.path(curve([(103 * side, 230), (98 * side, 300), (100 * side, 440)], False), None,
-                         shade(main, 0.5), 0.8)
+                pen.path(
+                    curve([(103 * side, 230), (98 * side, 300), (100 * side, 440)], False), None, shade(main, 0.5), 0.8
+                )
             for y in (330, 370, 410):
                 pen.path(ellipse(6, y, 6, 6), second, width=0.6)
             bow(pen, 0, 172, 34, third)

@@ -19,19 +19,48 @@ SIZE = 512  # pixels, both sides
 DRAWING_VERSION = "1"  # raise when the same posts table gives other pixels
 
 HAIR = {
-    "black": "#3a3644", "brown": "#7d5242", "blonde": "#f3d57f", "blue": "#4f74c8", "light_blue": "#a2d3ee",
-    "aqua": "#59cbc9", "green": "#67ab62", "pink": "#f3a0bc", "purple": "#8a66b8", "red": "#c2434b",
-    "orange": "#ee9350", "white": "#eeedf3", "grey": "#a3a5b1", "light_brown": "#b98d68",
-}  # fmt: skip
+    "black": "#3a3644",
+    "brown": "#7d5242",
+    "blonde": "#f3d57f",
+    "blue": "#4f74c8",
+    "light_blue": "#a2d3ee",
+    "aqua": "#59cbc9",
+    "green": "#67ab62",
+    "pink": "#f3a0bc",
+    "purple": "#8a66b8",
+    "red": "#c2434b",
+    "orange": "#ee9350",
+    "white": "#eeedf3",
+    "grey": "#a3a5b1",
+    "light_brown": "#b98d68",
+}
 EYES = {
-    "blue": "#3f7ad6", "red": "#cf3440", "green": "#3f9d59", "brown": "#8c5536", "purple": "#8a52c0",
-    "yellow": "#e6b52c", "pink": "#ea6fa3", "aqua": "#36bcc2", "orange": "#ea7c2e", "grey": "#7f8696",
-}  # fmt: skip
+    "blue": "#3f7ad6",
+    "red": "#cf3440",
+    "green": "#3f9d59",
+    "brown": "#8c5536",
+    "purple": "#8a52c0",
+    "yellow": "#e6b52c",
+    "pink": "#ea6fa3",
+    "aqua": "#36bcc2",
+    "orange": "#ea7c2e",
+    "grey": "#7f8696",
+}
 CLOTH = {
-    "white": "#f7f5f3", "black": "#3b3b47", "red": "#cf4149", "blue": "#4a70bd", "navy": "#39446f", "green": "#5f9a68",
-    "yellow": "#f1cb58", "pink": "#f2a3b9", "purple": "#8464ad", "brown": "#8c674e", "grey": "#a2a4ae",
-    "orange": "#ec924d", "aqua": "#73c6c6",
-}  # fmt: skip
+    "white": "#f7f5f3",
+    "black": "#3b3b47",
+    "red": "#cf4149",
+    "blue": "#4a70bd",
+    "navy": "#39446f",
+    "green": "#5f9a68",
+    "yellow": "#f1cb58",
+    "pink": "#f2a3b9",
+    "purple": "#8464ad",
+    "brown": "#8c674e",
+    "grey": "#a2a4ae",
+    "orange": "#ec924d",
+    "aqua": "#73c6c6",
+}
 SKIN = {"fair": "#fde6d8", "pale": "#fbeeea", "tan": "#eebf97", "dark": "#b27c5b"}
 
 
@@ -57,16 +86,18 @@ class Artist:
 
 ARTISTS = (
     Artist("minato_kobo", 0.25),
-    Artist("shirokuma_neiro", 0.17, 1.7, "#5b4450", 0.86, 1.03, 0.012, "#fff1f4", 0.05, "soft", 1.04, 1.06, 1.03,
-           "bloom"),
+    Artist(
+        "shirokuma_neiro", 0.17, 1.7, "#5b4450", 0.86, 1.03, 0.012, "#fff1f4", 0.05, "soft", 1.04, 1.06, 1.03, "bloom"
+    ),
     Artist("tetsu_(inkwell)", 0.14, 4.2, "#26222c", 1.14, 0.97, 0.0, "#ffffff", 0.0, "cel", 0.94, 0.90, 0.95),
     Artist("yuzu_shio", 0.13, 2.2, "#8a6f7c", 0.76, 1.03, 0.0, "#fdeff6", 0.17, "flat", 1.10, 1.00, 1.06, "paper"),
-    Artist("karasuma_ren", 0.11, 2.8, "#2b2540", 1.02, 0.86, -0.02, "#4b4f9a", 0.14, "soft", 0.95, 0.94, 0.94,
-           "grain"),
+    Artist(
+        "karasuma_ren", 0.11, 2.8, "#2b2540", 1.02, 0.86, -0.02, "#4b4f9a", 0.14, "soft", 0.95, 0.94, 0.94, "grain"
+    ),
     Artist("mochi_mochi", 0.10, 3.4, "", 1.10, 1.05, 0.015, "#fff6dc", 0.08, "flat", 1.16, 1.16, 1.10),
     Artist("aoi_sunset", 0.08, 2.2, "#6b3a3a", 1.08, 0.98, 0.022, "#ffb27a", 0.16, "cel", 1.0, 1.02, 0.98, "grain"),
     Artist("sumi_sketch", 0.02, 2.0, "#3c3a40", 0.0, 1.0, 0.0, "#fbf8f0", 0.12, "flat", 1.0, 0.96, 0.98, "paper"),
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -198,8 +229,16 @@ def star(x: float, y: float, radius: float, tips: int = 5, depth: float = 0.45, 
 def heart(x: float, y: float, size: float) -> Path:
     """A heart around (x, y), about 2 * `size` wide."""
     s = size
-    return curve([(x, y - s * 0.45, 1), (x + s * 0.55, y - s), (x + s, y - s * 0.3), (x, y + s, 1),
-                  (x - s, y - s * 0.3), (x - s * 0.55, y - s)])
+    return curve(
+        [
+            (x, y - s * 0.45, 1),
+            (x + s * 0.55, y - s),
+            (x + s, y - s * 0.3),
+            (x, y + s, 1),
+            (x - s, y - s * 0.3),
+            (x - s * 0.55, y - s),
+        ]
+    )
 
 
 class Pen:
@@ -245,8 +284,9 @@ class Pen:
         gc.set_linewidth(0 if line is False else self.artist.line * width * self.scale)
         if line is not False:
             own = shade(to_rgb(fill) if isinstance(fill, str) else fill, 0.62) if line is None and fill else "#4a3440"
-            gc.set_foreground(self.ink(self.artist.line_colour or own) if line is None else self.ink(line),
-                              isRGBA=False)
+            gc.set_foreground(
+                self.ink(self.artist.line_colour or own) if line is None else self.ink(line), isRGBA=False
+            )
         if clip is not None:
             # Agg keeps the last clip mask by the address of its path: a freed one would lend its mask to a newcomer.
             self.clips.append(clip_path := TransformedPath(clip, self.matrix))

@@ -163,11 +163,16 @@ def find_dump(source: UPath, format: str = "auto") -> Dump:
 def listing(source: UPath) -> str:
     """The first things in a folder, and what is in metadata*/, with sizes."""
     paths = sorted(source.iterdir(), key=lambda path: path.name)
-    paths += [path for folder in paths if folder.name.startswith("metadata") and folder.is_dir()
-              for path in sorted(folder.iterdir(), key=lambda path: path.name)]  # fmt: skip
-    names = [f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file()
-             else f"{printable(path.name)}/"
-             for path in paths[:20]]  # fmt: skip
+    paths += [
+        path
+        for folder in paths
+        if folder.name.startswith("metadata") and folder.is_dir()
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+    ]
+    names = [
+        f"{relative(path, source)} ({path.stat().st_size:,} bytes)" if path.is_file() else f"{printable(path.name)}/"
+        for path in paths[:20]
+    ]
     return ", ".join(names) or "nothing"
 
 
@@ -273,12 +278,14 @@ def dump_beside(source: UPath, format: str, sure: bool) -> Dump | None:
     container = "sidecars" if format == "gallery-dl" else "folder"
     tasks = [
         ParseTask(
-            str(source), f"{container} {start + 1:,} and on", container,
+            str(source),
+            f"{container} {start + 1:,} and on",
+            container,
             members=tuple(members[start : start + MEMBERS_PER_TASK]),
             captions=tuple(captions[start : start + MEMBERS_PER_TASK]),
         )
         for start in range(0, len(members), MEMBERS_PER_TASK)
-    ]  # fmt: skip
+    ]
     files = [source / name for name in members]
     return Dump(source, format, files, tasks, [], other_kinds, ignored + not_read) if files else None
 

@@ -174,8 +174,11 @@ def make_post(seed: int, post_id: int, characters: list[Character]) -> Post:
         general |= set(drop_colours(extra, scene)[: max(0, goal - len(general))])
     if rng.random() < NO_TAGS:
         general = set()
-    meta = [tag for tag, share in (("highres", 0.6), ("absurdres", 0.15), ("commentary", 0.2), ("translated", 0.05))
-            if rng.random() < share]  # fmt: skip
+    meta = [
+        tag
+        for tag, share in (("highres", 0.6), ("absurdres", 0.15), ("commentary", 0.2), ("translated", 0.05))
+        if rng.random() < share
+    ]
     names = sorted(character.name for character in characters)
     return Post(
         post_id, names, copyrights, scene.artist.name, sorted(general), meta, "s", False, "valid", looks, scene
@@ -238,8 +241,13 @@ def write_metadata(table: list[Post], seed: int, folder: Path) -> None:
 
 def tags_of(post: Post) -> list[tuple[str, str]]:
     """All tags of a post as (name, category), sorted by name."""
-    groups = (("0", post.general), ("1", [post.artist]), ("3", post.copyrights), ("4", post.characters),
-              ("5", post.meta))
+    groups = (
+        ("0", post.general),
+        ("1", [post.artist]),
+        ("3", post.copyrights),
+        ("4", post.characters),
+        ("5", post.meta),
+    )
     return sorted((name, category) for category, names in groups for name in names)
 
 
@@ -250,38 +258,66 @@ def common_fields(post: Post, seed: int) -> dict:
     hour, minute, second = (int(rng.integers(limit)) for limit in (24, 60, 60))
     created = f"{np.datetime64('2010-01-01') + day} {hour:02d}:{minute:02d}:{second:02d} UTC"
     is_large = "highres" in post.meta
-    width, height = ((int(rng.integers(1600, 2400)), int(rng.integers(1200, 3200))) if is_large
-                     else (int(rng.integers(500, 1100)), int(rng.integers(500, 1190))))  # fmt: skip
+    width, height = (
+        (int(rng.integers(1600, 2400)), int(rng.integers(1200, 3200)))
+        if is_large
+        else (int(rng.integers(500, 1100)), int(rng.integers(500, 1190)))
+    )
     md5 = hashlib.md5(f"{seed}:{post.id}".encode()).hexdigest()  # of the original file, which nobody drew
     up, down = int(rng.poisson(6)), int(rng.poisson(0.3))
     return {
-        "id": str(post.id), "created_at": created, "uploader_id": str(rng.integers(1,
-            500_000)), "score": str(up - down),
-        "source": f"https://art.example/{post.artist}/{post.id}", "md5": md5,
-        "rating": post.rating, "image_width": str(width), "image_height": str(height),
-        "file_ext": ("jpg",
-                     "png")[int(rng.random() < 0.4)], "file_size": str(width * height // 4), "up_score": str(up),
-        "down_score": str(-down), "has_children": False, "is_pending": False, "is_flagged": False,
-        "is_deleted": post.is_deleted, "is_banned": False, "updated_at": created,
-    }  # fmt: skip
+        "id": str(post.id),
+        "created_at": created,
+        "uploader_id": str(rng.integers(1, 500_000)),
+        "score": str(up - down),
+        "source": f"https://art.example/{post.artist}/{post.id}",
+        "md5": md5,
+        "rating": post.rating,
+        "image_width": str(width),
+        "image_height": str(height),
+        "file_ext": ("jpg", "png")[int(rng.random() < 0.4)],
+        "file_size": str(width * height // 4),
+        "up_score": str(up),
+        "down_score": str(-down),
+        "has_children": False,
+        "is_pending": False,
+        "is_flagged": False,
+        "is_deleted": post.is_deleted,
+        "is_banned": False,
+        "updated_at": created,
+    }
 
 
 def record_2017(post: Post, common: dict, tag_ids: dict[tuple[str, str], str]) -> dict:
     """The nested record of Danbooru2017-2020; absent parents are "0"."""
     never = "1970-01-01 00:00:00 UTC"
     tags = [{"id": tag_ids[tag], "name": tag[0], "category": tag[1]} for tag in tags_of(post)]
-    more = {"last_commented_at": never, "last_noted_at": never, "parent_id": "0", "pixiv_id": "0", "approver_id": "0",
-            "is_note_locked": False, "is_rating_locked": False, "is_status_locked": False}  # fmt: skip
+    more = {
+        "last_commented_at": never,
+        "last_noted_at": never,
+        "parent_id": "0",
+        "pixiv_id": "0",
+        "approver_id": "0",
+        "is_note_locked": False,
+        "is_rating_locked": False,
+        "is_status_locked": False,
+    }
     return {**common, **more, "tags": tags, "pools": [], "favs": []}
 
 
 def record_2021(post: Post, common: dict) -> dict:
     """The flat record of Danbooru2021; a null field, and so an empty tag string, is absent."""
     tags = tags_of(post)
-    record = {**common, "fav_count": common["up_score"], "bit_flags": "0", "has_large": False,
-              "has_active_children": False,
-              "has_visible_children": False, "tag_count": str(len(tags)), "tag_string": " ".join(name for name,
-                  _ in tags)}  # fmt: skip
+    record = {
+        **common,
+        "fav_count": common["up_score"],
+        "bit_flags": "0",
+        "has_large": False,
+        "has_active_children": False,
+        "has_visible_children": False,
+        "tag_count": str(len(tags)),
+        "tag_string": " ".join(name for name, _ in tags),
+    }
     for kind, code in (("general", "0"), ("artist", "1"), ("copyright", "3"), ("character", "4"), ("meta", "5")):
         names = [name for name, category in tags if category == code]
         record[f"tag_count_{kind}"] = str(len(names))
@@ -357,13 +393,16 @@ def summary(table: list[Post], seed: int) -> dict:
     clean = Counter(post.characters[0] for post in table if len(post.characters) == 1 and post.image == "valid")
     kept = {name: number for name, number in clean.items() if number >= 10}
     return {
-        "seed": seed, "posts": len(table), "drawing_version": DRAWING_VERSION,
+        "seed": seed,
+        "posts": len(table),
+        "drawing_version": DRAWING_VERSION,
         "images": dict(sorted(Counter(post.image for post in table).items())),
         "ratings": dict(sorted(Counter(post.rating for post in table).items())),
         "characters": len({name for post in table for name in post.characters}),
-        "characters_with_10_clean_posts": len(kept), "images_of_these": sum(kept.values()),
+        "characters_with_10_clean_posts": len(kept),
+        "images_of_these": sum(kept.values()),
         "general_tags": len({tag for post in table for tag in post.general}),
-    }  # fmt: skip
+    }
 
 
 def write_dump(
@@ -406,8 +445,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="folder to make; look at its contact_sheet.jpg")
     parser.add_argument("--posts", type=int, default=2500, help="distinct posts, 100 or more (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="same seed and posts, same bytes (default: 0)")
-    parser.add_argument("--more_of", type=Path, metavar="DUMP",
-        help="draw further posts of the characters of this dump, none of its own again; its seed counts")  # fmt: skip
+    parser.add_argument(
+        "--more_of",
+        type=Path,
+        metavar="DUMP",
+        help="draw further posts of the characters of this dump, none of its own again; its seed counts",
+    )
     parser.add_argument("--workers", type=int, default=2, help="drawing processes (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an older mini_booru dump in OUTPUT")
     return parser

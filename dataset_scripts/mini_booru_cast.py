@@ -46,33 +46,72 @@ GIRLS = (
 BOYS_NAMES = "haruto ren sora itsuki kaoru minato tsubasa yuuma ryouta shun akira natsuki toma kei hayate".split()
 WESTERN = "alice clara elise fiona greta helena iris johanna lotte marie nora odette petra rosa sylvia theresa".split()
 SERIES = {  # an invented series -> the clothes of its people
-    "starlit_academy": ("serafuku", ("white", "navy", "red")), "clockwork_garden": ("maid",
-        ("black", "white", "blue")),
-    "lanterns_of_yomi": ("kimono", ("red", "yellow", "white")), "harbor_seven": ("military",
-        ("navy", "red", "yellow")),
-    "witch_of_the_ninth_hill": ("capelet", ("purple", "black", "yellow")), "after_school_encore": ("blazer",
-        ("brown", "yellow", "red")),
-    "iron_petal_saga": ("armor", ("grey", "navy", "red")), "pocket_orbit": ("hoodie", ("aqua", "white", "yellow")),
-    "jade_tea_house": ("china_dress", ("green", "yellow", "pink")), "the_last_ferry": ("sweater",
-        ("white", "brown", "navy")),
-    "sunday_relay": ("track_jacket", ("blue", "white", "yellow")), "summer_postbox": ("dress",
-        ("white", "aqua", "yellow")),
-    "midnight_library": ("cardigan", ("navy", "yellow", "red")), "bakery_cat_days": ("t-shirt",
-        ("yellow", "brown", "red")),
-}  # fmt: skip
+    "starlit_academy": ("serafuku", ("white", "navy", "red")),
+    "clockwork_garden": ("maid", ("black", "white", "blue")),
+    "lanterns_of_yomi": ("kimono", ("red", "yellow", "white")),
+    "harbor_seven": ("military", ("navy", "red", "yellow")),
+    "witch_of_the_ninth_hill": ("capelet", ("purple", "black", "yellow")),
+    "after_school_encore": ("blazer", ("brown", "yellow", "red")),
+    "iron_petal_saga": ("armor", ("grey", "navy", "red")),
+    "pocket_orbit": ("hoodie", ("aqua", "white", "yellow")),
+    "jade_tea_house": ("china_dress", ("green", "yellow", "pink")),
+    "the_last_ferry": ("sweater", ("white", "brown", "navy")),
+    "sunday_relay": ("track_jacket", ("blue", "white", "yellow")),
+    "summer_postbox": ("dress", ("white", "aqua", "yellow")),
+    "midnight_library": ("cardigan", ("navy", "yellow", "red")),
+    "bakery_cat_days": ("t-shirt", ("yellow", "brown", "red")),
+}
 BOY_OUTFITS = ("blazer", "hoodie", "military", "t-shirt", "sweater", "armor", "track_jacket", "kimono", "cardigan")
 ANIMAL_EARS = ("cat_ears", "fox_ears", "rabbit_ears")
 ORNAMENTS = (
-    "hair_ribbon", "hairband", "hairclip", "x_hair_ornament", "star_hair_ornament", "heart_hair_ornament",
-    "crescent_hair_ornament", "snowflake_hair_ornament", "butterfly_hair_ornament", "hair_flower", "hair_bobbles",
+    "hair_ribbon",
+    "hairband",
+    "hairclip",
+    "x_hair_ornament",
+    "star_hair_ornament",
+    "heart_hair_ornament",
+    "crescent_hair_ornament",
+    "snowflake_hair_ornament",
+    "butterfly_hair_ornament",
+    "hair_flower",
+    "hair_bobbles",
     "hair_bell",
-    "glasses", "round_eyewear", "eyepatch", "earrings", "choker", "scarf", "demon_horns", "antlers", "feathered_wings",
-    "demon_wings", "halo", "hair_bow", *ANIMAL_EARS, *HEADWEAR,
-)  # fmt: skip
-SMALL_ORNAMENTS = ("earrings", "choker", "glasses", "hairclip", "x_hair_ornament", "hair_ribbon", "hair_flower",
-                   "scarf", "hairband")
-MARKS = ("freckles", "mole_under_eye", "mole_under_mouth", "bandaid_on_face", "whisker_markings", "facial_mark",
-         "scar_across_eye", "pointy_ears")
+    "glasses",
+    "round_eyewear",
+    "eyepatch",
+    "earrings",
+    "choker",
+    "scarf",
+    "demon_horns",
+    "antlers",
+    "feathered_wings",
+    "demon_wings",
+    "halo",
+    "hair_bow",
+    *ANIMAL_EARS,
+    *HEADWEAR,
+)
+SMALL_ORNAMENTS = (
+    "earrings",
+    "choker",
+    "glasses",
+    "hairclip",
+    "x_hair_ornament",
+    "hair_ribbon",
+    "hair_flower",
+    "scarf",
+    "hairband",
+)
+MARKS = (
+    "freckles",
+    "mole_under_eye",
+    "mole_under_mouth",
+    "bandaid_on_face",
+    "whisker_markings",
+    "facial_mark",
+    "scar_across_eye",
+    "pointy_ears",
+)
 
 
 @dataclass
@@ -147,8 +186,9 @@ def invent_look(rng: np.random.Generator, series: str) -> Look:
     eye = pick(rng, EYES)
     eyes = (eye, pick(rng, EYES)) if rng.random() < 0.07 else (eye, eye)
     kinds = [pick(rng, ORNAMENTS) for _ in range(pick(rng, (1, 2, 3), (3, 4, 1)))]
-    kinds = [kind for kind in kinds if not is_boy or kind not in ("hair_bow", "hair_flower", "tiara",
-        "maid_headdress")]
+    kinds = [
+        kind for kind in kinds if not is_boy or kind not in ("hair_bow", "hair_flower", "tiara", "maid_headdress")
+    ]
     while sum(kind in HEADWEAR or kind in ANIMAL_EARS for kind in kinds) > 1:
         kinds.pop(next(i for i, kind in enumerate(kinds) if kind in HEADWEAR or kind in ANIMAL_EARS))
     ears = {kind: pick(rng, CLOTH) for kind in kinds}
@@ -161,12 +201,23 @@ def invent_look(rng: np.random.Generator, series: str) -> Look:
     if rng.random() < 0.45:
         outfit, cloth = pick(rng, BOY_OUTFITS if is_boy else OUTFIT_TAGS), tuple(pick(rng, CLOTH) for _ in range(3))
     return Look(
-        hair, pick(rng, [c for c in HAIR if c != hair]) if pattern else "", pattern, length, style, pick(rng, BANGS),
-        rng.random() < 0.22, float(pick(rng, (0, 66, 104, 140))), eyes, pick(rng, ("", "tsurime", "tareme"),
-            (3, 1, 1)),
-        skin="dark" if rng.random() < DARK_SKIN else pick(rng, ("fair", "pale", "tan"), (6, 2, 1)), is_boy=is_boy,
-        marks=(pick(rng, MARKS),) if rng.random() < 0.3 else (), ornaments=ears, outfit=outfit, cloth=cloth,
-    )  # fmt: skip
+        hair,
+        pick(rng, [c for c in HAIR if c != hair]) if pattern else "",
+        pattern,
+        length,
+        style,
+        pick(rng, BANGS),
+        rng.random() < 0.22,
+        float(pick(rng, (0, 66, 104, 140))),
+        eyes,
+        pick(rng, ("", "tsurime", "tareme"), (3, 1, 1)),
+        skin="dark" if rng.random() < DARK_SKIN else pick(rng, ("fair", "pale", "tan"), (6, 2, 1)),
+        is_boy=is_boy,
+        marks=(pick(rng, MARKS),) if rng.random() < 0.3 else (),
+        ornaments=ears,
+        outfit=outfit,
+        cloth=cloth,
+    )
 
 
 def pose(rng: np.random.Generator, usual: Look, has_prop: bool = True) -> tuple[Look, list[str]]:
@@ -182,8 +233,11 @@ def pose(rng: np.random.Generator, usual: Look, has_prop: bool = True) -> tuple[
             look.length = pick(rng, [length for length in BACK_LENGTH if length != usual.length])
             known.append("alternate_hair_length")
         elif change == "hair":
-            look.hair, look.second_hair, look.hair_pattern = pick(rng, [hair for hair in HAIR
-                if hair != usual.hair]), "", ""
+            look.hair, look.second_hair, look.hair_pattern = (
+                pick(rng, [hair for hair in HAIR if hair != usual.hair]),
+                "",
+                "",
+            )
             known.append("alternate_hair_color")
         else:
             look.eyes = (pick(rng, EYES),) * 2
@@ -224,8 +278,9 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     else:
         scale, y = rng.uniform(0.95, 1.25), rng.uniform(205, 245)
     y = max(y, 512 - 420 * scale)  # a figure is drawn down to 440 units
-    rotation = float(np.clip(rng.normal(0, 2) if rng.random() < 0.85 else rng.normal(0, 8), -MAX_ROTATION,
-                             MAX_ROTATION))
+    rotation = float(
+        np.clip(rng.normal(0, 2) if rng.random() < 0.85 else rng.normal(0, 8), -MAX_ROTATION, MAX_ROTATION)
+    )
     colours = [pick(rng, CLOTH), pick(rng, CLOTH)]
     background = pick(rng, BACKGROUNDS, [2, 2, 2] + [1] * (len(BACKGROUNDS) - 3))
     if background == "simple" and rng.random() < 0.6:
@@ -235,13 +290,21 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     if background == "simple":
         backdrop = np.ones(3)  # its colour is a tag
     return Scene(
-        artist, background, tuple(colours), float(scale), float(256 + rng.normal(0, POSITION_JITTER if people == 1
-            else 6)), float(y),
-        rotation, float(rng.normal(0, 4)), float(rng.uniform(-1, 1)), bool(rng.random() < 0.5),
-        bool(rng.random() < GREYSCALE), tuple(float(factor) for factor in light),
+        artist,
+        background,
+        tuple(colours),
+        float(scale),
+        float(256 + rng.normal(0, POSITION_JITTER if people == 1 else 6)),
+        float(y),
+        rotation,
+        float(rng.normal(0, 4)),
+        float(rng.uniform(-1, 1)),
+        bool(rng.random() < 0.5),
+        bool(rng.random() < GREYSCALE),
+        tuple(float(factor) for factor in light),
         tuple(float(factor) for factor in backdrop),
         pick(rng, EFFECTS) if rng.random() < 0.16 else "",
-    )  # fmt: skip
+    )
 
 
 def read_earlier(dump: Path) -> tuple[int, int]:

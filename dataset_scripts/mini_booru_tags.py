@@ -2,46 +2,110 @@
 
 from dataset_scripts.draw_pen import CLOTH, EYES, HAIR, Look, Scene
 
-HEADWEAR = ("beret", "witch_hat", "straw_hat", "baseball_cap", "tiara", "maid_headdress", "goggles_on_head",
-            "headphones")
+HEADWEAR = (
+    "beret",
+    "witch_hat",
+    "straw_hat",
+    "baseball_cap",
+    "tiara",
+    "maid_headdress",
+    "goggles_on_head",
+    "headphones",
+)
 PROPS = {
-    "book": "holding_book", "sword": "holding_sword", "staff": "holding_staff", "cup": "holding_cup",
+    "book": "holding_book",
+    "sword": "holding_sword",
+    "staff": "holding_staff",
+    "cup": "holding_cup",
     "rose": "holding_flower",
-    "microphone": "holding_microphone", "stuffed_cat": "stuffed_animal", "balloon": "balloon", "candy": "lollipop",
-}  # fmt: skip
-PROP_THING = {"staff": "staff", "sword": "sword", "book": "book", "cup": "cup", "rose": "rose",
-              "microphone": "microphone",
-              "stuffed_cat": "stuffed_toy", "balloon": "holding_balloon", "candy": "candy"}  # fmt: skip
+    "microphone": "holding_microphone",
+    "stuffed_cat": "stuffed_animal",
+    "balloon": "balloon",
+    "candy": "lollipop",
+}
+PROP_THING = {
+    "staff": "staff",
+    "sword": "sword",
+    "book": "book",
+    "cup": "cup",
+    "rose": "rose",
+    "microphone": "microphone",
+    "stuffed_cat": "stuffed_toy",
+    "balloon": "holding_balloon",
+    "candy": "candy",
+}
 COLOUR_WORD = {"navy": "blue", "light_brown": "brown"}  # a tagger's word for a colour of CLOTH
 MOUTH_TAGS = {
-    "smile": ["smile", "closed_mouth"], "open": ["open_mouth"], "grin": ["open_mouth", "smile",
-        ":d"], "closed": ["closed_mouth"],
-    "frown": ["frown", "closed_mouth"], "o": ["open_mouth", ":o"], "cat": [":3", "closed_mouth"],
-    "fang": ["open_mouth", "fang", "smile"], "wavy": ["wavy_mouth", "closed_mouth"], "pout": [":<", "closed_mouth"],
-    "tongue": ["tongue_out", "smile", ":p"], "kiss": ["^3^", "puckered_lips"],
-}  # fmt: skip
-EYE_STATE_TAGS = {"open": [], "half": ["half-closed_eyes"], "closed": ["closed_eyes"], "happy": ["closed_eyes", "^_^"],
-                  "wink": ["one_eye_closed", ";)"], "squeeze": ["closed_eyes", ">_<"], "line": ["closed_eyes", "=_="],
-                  "stars": ["+_+", "sparkling_eyes"]}  # fmt: skip
-BANGS_TAGS = {"blunt": ["blunt_bangs"], "between_eyes": ["hair_between_eyes"], "parted": ["parted_bangs"],
-              "swept": ["swept_bangs"],
-              "over_one_eye": ["hair_over_one_eye"], "crossed": ["crossed_bangs"],
-              "asymmetrical": ["asymmetrical_bangs"],
-              "forehead": ["forehead", "hair_pulled_back"]}  # fmt: skip
-STYLE_TAGS = {"twin_drills": ["drill_hair", "twin_drills"], "twin_braids": ["twin_braids", "braid"],
-              "single_braid": ["single_braid", "braid"],
-              "low_twintails": ["low_twintails", "twintails"], "single_hair_bun": ["single_hair_bun", "hair_bun"],
-              "double_bun": ["double_bun", "hair_bun"]}  # fmt: skip
-PATTERN_TAGS = {"streaked": "streaked_hair", "gradient": "gradient_hair", "inner": "colored_inner_hair",
-                "two-tone": "two-tone_hair"}
+    "smile": ["smile", "closed_mouth"],
+    "open": ["open_mouth"],
+    "grin": ["open_mouth", "smile", ":d"],
+    "closed": ["closed_mouth"],
+    "frown": ["frown", "closed_mouth"],
+    "o": ["open_mouth", ":o"],
+    "cat": [":3", "closed_mouth"],
+    "fang": ["open_mouth", "fang", "smile"],
+    "wavy": ["wavy_mouth", "closed_mouth"],
+    "pout": [":<", "closed_mouth"],
+    "tongue": ["tongue_out", "smile", ":p"],
+    "kiss": ["^3^", "puckered_lips"],
+}
+EYE_STATE_TAGS = {
+    "open": [],
+    "half": ["half-closed_eyes"],
+    "closed": ["closed_eyes"],
+    "happy": ["closed_eyes", "^_^"],
+    "wink": ["one_eye_closed", ";)"],
+    "squeeze": ["closed_eyes", ">_<"],
+    "line": ["closed_eyes", "=_="],
+    "stars": ["+_+", "sparkling_eyes"],
+}
+BANGS_TAGS = {
+    "blunt": ["blunt_bangs"],
+    "between_eyes": ["hair_between_eyes"],
+    "parted": ["parted_bangs"],
+    "swept": ["swept_bangs"],
+    "over_one_eye": ["hair_over_one_eye"],
+    "crossed": ["crossed_bangs"],
+    "asymmetrical": ["asymmetrical_bangs"],
+    "forehead": ["forehead", "hair_pulled_back"],
+}
+STYLE_TAGS = {
+    "twin_drills": ["drill_hair", "twin_drills"],
+    "twin_braids": ["twin_braids", "braid"],
+    "single_braid": ["single_braid", "braid"],
+    "low_twintails": ["low_twintails", "twintails"],
+    "single_hair_bun": ["single_hair_bun", "hair_bun"],
+    "double_bun": ["double_bun", "hair_bun"],
+}
+PATTERN_TAGS = {
+    "streaked": "streaked_hair",
+    "gradient": "gradient_hair",
+    "inner": "colored_inner_hair",
+    "two-tone": "two-tone_hair",
+}
 OUTFIT_TAGS = {  # {0}, {1}, {2}: colour words of main, second and third colour
-    "serafuku": ["serafuku", "school_uniform", "sailor_collar", "{1}_sailor_collar", "neckerchief", "{2}_neckerchief",
-                 "{0}_shirt"],
-    "blazer": ["blazer", "jacket", "school_uniform", "{0}_jacket", "necktie", "{2}_necktie", "collared_shirt",
-               "white_shirt"],
+    "serafuku": [
+        "serafuku",
+        "school_uniform",
+        "sailor_collar",
+        "{1}_sailor_collar",
+        "neckerchief",
+        "{2}_neckerchief",
+        "{0}_shirt",
+    ],
+    "blazer": [
+        "blazer",
+        "jacket",
+        "school_uniform",
+        "{0}_jacket",
+        "necktie",
+        "{2}_necktie",
+        "collared_shirt",
+        "white_shirt",
+    ],
     "kimono": ["kimono", "japanese_clothes", "{0}_kimono", "obi", "sash", "floral_print", "wide_sleeves"],
-    "hoodie": ["hoodie", "hood_down", "{0}_hoodie", "drawstring"], "maid": ["maid", "apron", "white_apron", "frills",
-        "{0}_dress", "{2}_bow"],
+    "hoodie": ["hoodie", "hood_down", "{0}_hoodie", "drawstring"],
+    "maid": ["maid", "apron", "white_apron", "frills", "{0}_dress", "{2}_bow"],
     "dress": ["{0}_dress", "dress", "bare_shoulders", "frills", "sundress", "collarbone", "{2}_bow"],
     "t-shirt": ["t-shirt", "shirt", "{0}_shirt", "short_sleeves", "print_shirt", "collarbone"],
     "sweater": ["sweater", "turtleneck", "turtleneck_sweater", "{0}_sweater", "ribbed_sweater"],
@@ -51,42 +115,68 @@ OUTFIT_TAGS = {  # {0}, {1}, {2}: colour words of main, second and third colour
     "capelet": ["capelet", "{0}_capelet", "bow", "{2}_bow", "brooch", "jewelry"],
     "track_jacket": ["track_jacket", "jacket", "{0}_jacket", "zipper", "sportswear"],
     "cardigan": ["cardigan", "{0}_cardigan", "collared_shirt", "white_shirt", "bowtie", "{2}_bowtie"],
-}  # fmt: skip
+}
 ORNAMENT_TAGS = {  # {0}: colour word
-    "hair_ribbon": ["hair_ribbon", "ribbon", "{0}_ribbon"], "hairband": ["hairband",
-        "{0}_hairband"], "hairclip": ["hairclip", "hair_ornament"],
-    "hair_flower": ["hair_flower", "flower", "{0}_flower", "hair_ornament"], "hair_bobbles": ["hair_bobbles",
-        "hair_ornament"],
-    "hair_bell": ["hair_bell", "bell", "hair_ornament"], "glasses": ["glasses", "{0}-framed_eyewear"],
-    "round_eyewear": ["round_eyewear", "glasses"], "sunglasses": ["sunglasses"], "eyepatch": ["eyepatch"],
-    "earrings": ["earrings", "jewelry"], "choker": ["choker", "{0}_choker"], "scarf": ["scarf", "{0}_scarf"],
-    "demon_horns": ["horns", "demon_horns"], "antlers": ["antlers", "horns"], "feathered_wings": ["wings",
-        "feathered_wings", "{0}_wings"],
-    "demon_wings": ["wings", "demon_wings"], "halo": ["halo"], "hair_bow": ["hair_bow", "bow", "{0}_bow"],
-    "cat_ears": ["animal_ears", "cat_ears", "cat_girl"], "fox_ears": ["animal_ears", "fox_ears", "fox_girl"],
-    "rabbit_ears": ["animal_ears", "rabbit_ears", "rabbit_girl"], "beret": ["hat", "beret", "{0}_hat"],
-    "witch_hat": ["hat", "witch_hat", "{0}_hat"], "straw_hat": ["hat", "straw_hat", "hat_ribbon"],
-    "baseball_cap": ["hat", "baseball_cap", "{0}_hat"], "tiara": ["tiara",
-        "jewelry"], "maid_headdress": ["maid_headdress"],
-    "goggles_on_head": ["goggles", "goggles_on_head"], "headphones": ["headphones"],
-}  # fmt: skip
+    "hair_ribbon": ["hair_ribbon", "ribbon", "{0}_ribbon"],
+    "hairband": ["hairband", "{0}_hairband"],
+    "hairclip": ["hairclip", "hair_ornament"],
+    "hair_flower": ["hair_flower", "flower", "{0}_flower", "hair_ornament"],
+    "hair_bobbles": ["hair_bobbles", "hair_ornament"],
+    "hair_bell": ["hair_bell", "bell", "hair_ornament"],
+    "glasses": ["glasses", "{0}-framed_eyewear"],
+    "round_eyewear": ["round_eyewear", "glasses"],
+    "sunglasses": ["sunglasses"],
+    "eyepatch": ["eyepatch"],
+    "earrings": ["earrings", "jewelry"],
+    "choker": ["choker", "{0}_choker"],
+    "scarf": ["scarf", "{0}_scarf"],
+    "demon_horns": ["horns", "demon_horns"],
+    "antlers": ["antlers", "horns"],
+    "feathered_wings": ["wings", "feathered_wings", "{0}_wings"],
+    "demon_wings": ["wings", "demon_wings"],
+    "halo": ["halo"],
+    "hair_bow": ["hair_bow", "bow", "{0}_bow"],
+    "cat_ears": ["animal_ears", "cat_ears", "cat_girl"],
+    "fox_ears": ["animal_ears", "fox_ears", "fox_girl"],
+    "rabbit_ears": ["animal_ears", "rabbit_ears", "rabbit_girl"],
+    "beret": ["hat", "beret", "{0}_hat"],
+    "witch_hat": ["hat", "witch_hat", "{0}_hat"],
+    "straw_hat": ["hat", "straw_hat", "hat_ribbon"],
+    "baseball_cap": ["hat", "baseball_cap", "{0}_hat"],
+    "tiara": ["tiara", "jewelry"],
+    "maid_headdress": ["maid_headdress"],
+    "goggles_on_head": ["goggles", "goggles_on_head"],
+    "headphones": ["headphones"],
+}
 BACKGROUND_TAGS = {
-    "simple": ["simple_background",
-               "{0}_background"], "gradient": ["gradient_background"], "two-tone": ["two-tone_background"],
-    "striped": ["striped_background"], "polka_dot": ["polka_dot_background"], "checkered": ["checkered_background"],
-    "sunburst": ["sunburst_background"], "hearts": ["heart_background", "heart"], "starry_sky": ["starry_sky",
-        "night", "night_sky", "sky", "star_(sky)"],
-    "night_city": ["city_lights", "night", "building", "cityscape", "outdoors"], "clouds": ["cloud", "sky",
-        "blue_sky", "day", "outdoors"],
-    "sunset": ["sunset", "sky", "orange_sky", "outdoors"], "ocean": ["ocean", "horizon", "sky", "outdoors", "water"],
-    "cherry_blossoms": ["cherry_blossoms", "outdoors", "tree", "branch"], "forest": ["forest", "nature", "tree",
-        "outdoors"],
-    "snow": ["snow", "winter", "tree", "outdoors"], "window": ["window", "indoors",
-        "curtains"], "bookshelf": ["bookshelf", "indoors", "library"],
-    "bokeh": ["bokeh", "blurry", "blurry_background"], "brush": ["abstract_background"],
-}  # fmt: skip
-EFFECT_TAGS = {"petals": "petals", "snow": "snowing", "hearts": "heart", "sparkle": "sparkle",
-               "leaves": "autumn_leaves"}
+    "simple": ["simple_background", "{0}_background"],
+    "gradient": ["gradient_background"],
+    "two-tone": ["two-tone_background"],
+    "striped": ["striped_background"],
+    "polka_dot": ["polka_dot_background"],
+    "checkered": ["checkered_background"],
+    "sunburst": ["sunburst_background"],
+    "hearts": ["heart_background", "heart"],
+    "starry_sky": ["starry_sky", "night", "night_sky", "sky", "star_(sky)"],
+    "night_city": ["city_lights", "night", "building", "cityscape", "outdoors"],
+    "clouds": ["cloud", "sky", "blue_sky", "day", "outdoors"],
+    "sunset": ["sunset", "sky", "orange_sky", "outdoors"],
+    "ocean": ["ocean", "horizon", "sky", "outdoors", "water"],
+    "cherry_blossoms": ["cherry_blossoms", "outdoors", "tree", "branch"],
+    "forest": ["forest", "nature", "tree", "outdoors"],
+    "snow": ["snow", "winter", "tree", "outdoors"],
+    "window": ["window", "indoors", "curtains"],
+    "bookshelf": ["bookshelf", "indoors", "library"],
+    "bokeh": ["bokeh", "blurry", "blurry_background"],
+    "brush": ["abstract_background"],
+}
+EFFECT_TAGS = {
+    "petals": "petals",
+    "snow": "snowing",
+    "hearts": "heart",
+    "sparkle": "sparkle",
+    "leaves": "autumn_leaves",
+}
 
 
 # What taggers notice beside the character: real general tags, from the frequent to the rare. Too small to be drawn.
@@ -153,8 +243,9 @@ def drop_colours(tags: list[str], scene: Scene) -> list[str]:
 
 def visible_tags(looks: list[Look], scene: Scene) -> list[str]:
     """All general tags that apply to the picture, sorted and without the forgetfulness of taggers."""
-    tags = {tag.format(COLOUR_WORD.get(scene.backdrop[0], scene.backdrop[0]))
-            for tag in BACKGROUND_TAGS[scene.background]}
+    tags = {
+        tag.format(COLOUR_WORD.get(scene.backdrop[0], scene.backdrop[0])) for tag in BACKGROUND_TAGS[scene.background]
+    }
     tags |= {EFFECT_TAGS[scene.effect]} if scene.effect else set()
     girls, boys = sum(not look.is_boy for look in looks), sum(look.is_boy for look in looks)
     for number, word in ((girls, "girl"), (boys, "boy")):
@@ -185,32 +276,48 @@ def visible_length(look: Look) -> set[str]:
 def look_tags(look: Look, scene: Scene) -> set[str]:
     """General tags of one person, as far as the frame shows them."""
     top, bottom = -scene.y / scene.scale, (512 - scene.y) / scene.scale  # units that the frame reaches up and down
-    tags = {f"{COLOUR_WORD.get(look.hair, look.hair)}_hair", *visible_length(look), *MOUTH_TAGS[look.mouth],
-            *EYE_STATE_TAGS[look.eye_state]}
+    tags = {
+        f"{COLOUR_WORD.get(look.hair, look.hair)}_hair",
+        *visible_length(look),
+        *MOUTH_TAGS[look.mouth],
+        *EYE_STATE_TAGS[look.eye_state],
+    }
     if look.eye_state == "wink":
         tags = tags - {";)", ":d"} | ({";d"} if look.mouth == "grin" else {";)"} if look.mouth == "smile" else set())
     tags |= {"bangs", *BANGS_TAGS[look.bangs]} if look.bangs != "forehead" else set(BANGS_TAGS["forehead"])
     if look.style and not (look.style in ("single_hair_bun", "double_bun") and "witch_hat" in look.ornaments):
         tags |= set(STYLE_TAGS.get(look.style, [look.style]))
     if look.hair_pattern:
-        tags |= {PATTERN_TAGS[look.hair_pattern], "multicolored_hair",
-                 f"{COLOUR_WORD.get(look.second_hair, look.second_hair)}_hair"}
+        tags |= {
+            PATTERN_TAGS[look.hair_pattern],
+            "multicolored_hair",
+            f"{COLOUR_WORD.get(look.second_hair, look.second_hair)}_hair",
+        }
     tags |= {"ahoge"} if look.ahoge and top < -170 and not set(look.ornaments) & set(HEADWEAR) else set()
     tags |= {"sidelocks"} if look.sidelocks > 100 else set()
     if look.eye_state not in ("closed", "happy", "squeeze", "line") and "sunglasses" not in look.ornaments:
         # A wink closes the right one (in the drawing, before mirroring); long fringes and eyepatches cover the same.
         is_one = look.eye_state == "wink" or look.bangs == "over_one_eye" or "eyepatch" in look.ornaments
         shown = {look.eyes[0]} if is_one else set(look.eyes)
-        tags |= {f"{eye}_eyes" for eye in shown} | ({"heterochromia"} if len(shown) > 1
-                                                    else set()) | {"looking_at_viewer"}
+        tags |= (
+            {f"{eye}_eyes" for eye in shown} | ({"heterochromia"} if len(shown) > 1 else set()) | {"looking_at_viewer"}
+        )
         tags |= {look.eye_shape} if look.eye_shape else set()
     tags |= {"angry": {"v-shaped_eyebrows"}, "sad": {"worried"}, "raised": {"raised_eyebrows"}}.get(look.brows, set())
     tags |= {"blush"} if look.blush > 0.55 else set()
     tags |= {"dark": {"dark_skin"}, "tan": {"tan"}, "pale": {"pale_skin"}}.get(look.skin, set())
     tags |= set(look.marks)
     for kind, colour in look.ornaments.items():
-        is_high = kind in ("halo", "witch_hat", "rabbit_ears", "antlers", "demon_horns", "fox_ears", "hair_bow",
-                           "tiara")
+        is_high = kind in (
+            "halo",
+            "witch_hat",
+            "rabbit_ears",
+            "antlers",
+            "demon_horns",
+            "fox_ears",
+            "hair_bow",
+            "tiara",
+        )
         is_low = kind in ("choker", "scarf", "feathered_wings", "demon_wings")
         if (is_high and top > -150) or (is_low and bottom < 130):
             continue  # cut off by the frame
@@ -220,8 +327,9 @@ def look_tags(look: Look, scene: Scene) -> set[str]:
         words = [COLOUR_WORD.get(colour, colour) for colour in look.cloth]
         shown = OUTFIT_TAGS[look.outfit] if bottom > 260 else OUTFIT_TAGS[look.outfit][:4]
         tags |= {tag.format(*words) for tag in shown}
-        tags |= {"long_sleeves"} if look.outfit not in ("dress", "t-shirt", "china_dress", "armor",
-                                                        "capelet") else set()
+        tags |= (
+            {"long_sleeves"} if look.outfit not in ("dress", "t-shirt", "china_dress", "armor", "capelet") else set()
+        )
     if look.prop and bottom > 290:
         tags |= {PROPS[look.prop], "holding", PROP_THING[look.prop]}
     if look.is_boy:

@@ -30,8 +30,21 @@ DECODERS = {  # suffix: a decoder of one stream, bytes that it is given at once,
     (".zst", ".tzst"): (lambda: zstandard.ZstdDecompressor().decompressobj(), 2**11, ()),  # of 2 kB at most 64 MB
 }
 # Of a pax header; programs add fields of their own, with a dot in their names.
-PAX_FIELDS = {"atime", "charset", "comment", "ctime", "gid", "gname", "hdrcharset", "linkpath", "mtime", "path",
-              "size", "uid", "uname"}  # fmt: skip
+PAX_FIELDS = {
+    "atime",
+    "charset",
+    "comment",
+    "ctime",
+    "gid",
+    "gname",
+    "hdrcharset",
+    "linkpath",
+    "mtime",
+    "path",
+    "size",
+    "uid",
+    "uname",
+}
 MAX_HEADER_BYTES = 2**16  # of a long name in a tar, or of a header's further fields
 
 

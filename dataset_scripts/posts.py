@@ -26,8 +26,11 @@ NO_CHARACTER, SEVERAL_CHARACTERS = -1, -2
 MAX_BAD_LINES = 10_000  # that are kept with their text
 
 READERS = {  # of a container that holds records alone: each yields a post, a BadLine, or None for a blank line
-    "lines": read_lines, "json": read_json, "parquet": read_parquet, "dafre": read_dafre,
-}  # fmt: skip
+    "lines": read_lines,
+    "json": read_json,
+    "parquet": read_parquet,
+    "dafre": read_dafre,
+}
 READERS_WITH_IMAGES = {"sidecars": read_sidecars, "folder": read_folder, "webdataset": read_webdataset}
 
 
@@ -62,8 +65,15 @@ class PostsTable:
         kept = ~dropped
         tag_codes = self.tag_codes[np.repeat(kept, self.tag_counts)]
         return PostsTable(
-            self.post_ids[kept], self.characters[kept], self.ratings[kept], self.is_deleted[kept],
-            self.tag_counts[kept], tag_codes, self.character_names, self.rating_names, self.tag_names,
+            self.post_ids[kept],
+            self.characters[kept],
+            self.ratings[kept],
+            self.is_deleted[kept],
+            self.tag_counts[kept],
+            tag_codes,
+            self.character_names,
+            self.rating_names,
+            self.tag_names,
         )
 
     def drop_tags(self, dropped: np.ndarray) -> PostsTable:
@@ -75,8 +85,15 @@ class PostsTable:
         if filled.any():  # reduceat has no empty segments, so it runs over the posts that have tags
             tag_counts[filled] = np.add.reduceat(kept, self.offsets()[:-1][filled], dtype=np.int32)
         return PostsTable(
-            self.post_ids, self.characters, self.ratings, self.is_deleted,
-            tag_counts, self.tag_codes[kept], self.character_names, self.rating_names, self.tag_names,
+            self.post_ids,
+            self.characters,
+            self.ratings,
+            self.is_deleted,
+            tag_counts,
+            self.tag_codes[kept],
+            self.character_names,
+            self.rating_names,
+            self.tag_names,
         )
 
 
@@ -160,9 +177,15 @@ def parse(task: ParseTask) -> Parsed:
             character_codes.append(SEVERAL_CHARACTERS if names else NO_CHARACTER)
             tag_counts.append(0)
     parsed.posts = PostsTable(
-        np.array(ids, np.int64), np.array(character_codes, np.int32), np.array(rating_codes, np.int32),
-        np.array(deleted, bool), np.array(tag_counts, np.int32), np.array(tag_codes, np.int32),
-        list(characters), list(ratings), list(tags),
+        np.array(ids, np.int64),
+        np.array(character_codes, np.int32),
+        np.array(rating_codes, np.int32),
+        np.array(deleted, bool),
+        np.array(tag_counts, np.int32),
+        np.array(tag_codes, np.int32),
+        list(characters),
+        list(ratings),
+        list(tags),
     )
     return parsed
 

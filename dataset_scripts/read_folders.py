@@ -26,15 +26,45 @@ MAX_CAPTION_BYTES = 2**20
 LIGATURE = "|||"  # kohya's keep-token separator
 CAPTION_SUFFIXES = (".txt", ".caption")
 OTHER_KINDS = (  # that a site has posts of, and that are no picture for this data set
-    ".gif", ".apng", ".avif", ".jxl", ".heic", ".heif", ".bmp", ".tif", ".tiff", ".svg", ".psd", ".pdf", ".webm",
-    ".mp4", ".m4v", ".mkv", ".mov", ".avi", ".wmv", ".flv", ".swf", ".zip", ".ugoira", ".rar", ".7z", ".mp3", ".wav",
-    ".ogg", ".html", ".txt",
-)  # fmt: skip
+    ".gif",
+    ".apng",
+    ".avif",
+    ".jxl",
+    ".heic",
+    ".heif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".svg",
+    ".psd",
+    ".pdf",
+    ".webm",
+    ".mp4",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".wmv",
+    ".flv",
+    ".swf",
+    ".zip",
+    ".ugoira",
+    ".rar",
+    ".7z",
+    ".mp3",
+    ".wav",
+    ".ogg",
+    ".html",
+    ".txt",
+)
 NAMESPACE = re.compile(r"(character|series|creator|studio|person|rating|meta|title|source|page):(.*)", re.DOTALL)
 BYTE_ORDER_MARKS = {  # the longer first: that of UTF-32 begins like one of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def is_sidecar(name: str, names: set[str]) -> bool:

@@ -211,7 +211,7 @@ def may_be_post(record: bytes) -> bool:
 
 
 def shape_of_record(record: object) -> str | None:
-    """"nested", "flat", "listed", or None for what is no post. It names a format; posts of all are read alike."""
+    """ "nested", "flat", "listed", or None for what is no post. It names a format; posts of all are read alike."""
     if not isinstance(record, dict):
         return None
     if isinstance(record.get("tags"), list) and not any(isinstance(tag, str) for tag in record["tags"]):

@@ -179,9 +179,12 @@ def plain_post(row: dict, name: str, number: int) -> object:
             if not isinstance(row[column], str | list | None):
                 raise ValueError(f"expected text or a list of tags, got {row[column]!r}")
         return PlainPost(
-            post_id(row["id"]), split_tags(row["character"]), split_tags(row["general"]), str(row.get("rating") or ""),
+            post_id(row["id"]),
+            split_tags(row["character"]),
+            split_tags(row["general"]),
+            str(row.get("rating") or ""),
             bool(row.get("is_deleted")),
-        )  # fmt: skip
+        )
     except (ValueError, TypeError, AttributeError) as error:
         return bad_line(name, number, error, repr(row)[:1000].encode("utf-8", "backslashreplace"))
 

@@ -105,9 +105,17 @@ class JsonPost(ListedPost, gc=False):
 
 NO_POST = JsonPost()
 TAG_KEYS = (
-    "tags_general", "tags_character", "general_tags_", "character_tags", "tag_string_general", "tag_string_character",
-    "tag_string_artist", "tag_string_copyright", "tag_string_meta",
-)  # fmt: skip
+    "tags_general",
+    "tags_character",
+    "general_tags_",
+    "character_tags",
+    "tag_string_general",
+    "tag_string_character",
+    "tag_string_artist",
+    "tag_string_copyright",
+    "tag_string_meta",
+)
+
 
 @dataclass
 class PlainPost:

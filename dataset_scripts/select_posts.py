@@ -204,8 +204,15 @@ def in_canonical_order(posts: PostsTable) -> PostsTable:
     rank[order] = np.arange(len(posts))
     tag_codes = tag_codes[np.lexsort((tag_codes, np.repeat(rank, posts.tag_counts)))]
     return PostsTable(
-        posts.post_ids[order], characters[order], posts.ratings[order], posts.is_deleted[order],
-        posts.tag_counts[order], tag_codes, character_names, posts.rating_names, tag_names,
+        posts.post_ids[order],
+        characters[order],
+        posts.ratings[order],
+        posts.is_deleted[order],
+        posts.tag_counts[order],
+        tag_codes,
+        character_names,
+        posts.rating_names,
+        tag_names,
     )
 
 

@@ -69,7 +69,7 @@ def settle(post: SitePost) -> SitePost:
         found = "tags without categories" if post.tags else "no tags"
         raise ValueError(
             f"Expected general and character tags (tags_general, tags_character, ...), found {found}: get the "
-            "metadata again with gallery-dl's option \"tags\" or \"metadata\" of that site"
+            'metadata again with gallery-dl\'s option "tags" or "metadata" of that site'
         )
     post.is_deleted = post.is_deleted or (isinstance(post.flags, dict) and post.flags.get("deleted") is True)
     post.id = number if is_home or number is None else hash_text(f"{post.site}/{number}")

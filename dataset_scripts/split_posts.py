@@ -21,9 +21,7 @@ def split_sizes(num_posts: np.ndarray | int, held_out: bool = False) -> tuple:
     return train, num_posts - train - test, test
 
 
-def assign_splits(
-    post_ids: np.ndarray, characters: np.ndarray, seed: int = 0, held_out: bool = False
-) -> np.ndarray:
+def assign_splits(post_ids: np.ndarray, characters: np.ndarray, seed: int = 0, held_out: bool = False) -> np.ndarray:
     """The split of every post as an index into SPLITS, int8 [N].
 
     Posts of a character are ordered by a hash of id and seed, ids breaking ties, so neither the order of the input

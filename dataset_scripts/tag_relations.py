@@ -132,14 +132,25 @@ def apply_implications(posts: PostsTable, pairs: list[tuple[str, str]]) -> Posts
 
 
 def with_tags(
-    posts: PostsTable, tag_codes: np.ndarray, tag_counts: np.ndarray, tag_names: list[str], characters: np.ndarray,
+    posts: PostsTable,
+    tag_codes: np.ndarray,
+    tag_counts: np.ndarray,
+    tag_names: list[str],
+    characters: np.ndarray,
     character_names: list[str],
-) -> PostsTable:  # fmt: skip
+) -> PostsTable:
     """The posts with other tags, each once a post."""
     owners = np.repeat(np.arange(len(posts)), tag_counts)
     pairs = np.unique(owners * max(len(tag_names), 1) + tag_codes)
     counts = np.bincount(pairs // max(len(tag_names), 1), minlength=len(posts)).astype(np.int32)
     return PostsTable(
-        posts.post_ids, characters, posts.ratings, posts.is_deleted, counts,
-        (pairs % max(len(tag_names), 1)).astype(np.int32), character_names, posts.rating_names, tag_names,
-    )  # fmt: skip
+        posts.post_ids,
+        characters,
+        posts.ratings,
+        posts.is_deleted,
+        counts,
+        (pairs % max(len(tag_names), 1)).astype(np.int32),
+        character_names,
+        posts.rating_names,
+        tag_names,
+    )

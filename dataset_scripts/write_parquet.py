@@ -24,9 +24,13 @@ from dataset_scripts.train_ready import train_ready
 ROWS_PER_GROUP = 100  # about 10 MB: one random row costs a reader that much, not a whole shard
 # JPEG bytes do not compress, and their minima and maxima help nobody.
 COMPRESSION = {
-    "post_id": "zstd", "image.bytes": "none", "image.path": "zstd", "character": "zstd",
-    "tags.list.element": "zstd", "rating": "zstd",
-}  # fmt: skip
+    "post_id": "zstd",
+    "image.bytes": "none",
+    "image.path": "zstd",
+    "character": "zstd",
+    "tags.list.element": "zstd",
+    "rating": "zstd",
+}
 DICTIONARY_COLUMNS = ["character", "tags.list.element", "rating"]
 STATISTICS_COLUMNS = ["post_id", "character", "rating"]
 
@@ -81,14 +85,20 @@ def danmul_schema(character_names: list[str]) -> pa.Schema:
 
 
 def plan_shards(
-    folder: UPath, posts: PostsTable, splits: np.ndarray, image_bytes: np.ndarray, listing: ImageListing,
-    shard_bytes: float, seed: int, short_side: int | None = None,
+    folder: UPath,
+    posts: PostsTable,
+    splits: np.ndarray,
+    image_bytes: np.ndarray,
+    listing: ImageListing,
+    shard_bytes: float,
+    seed: int,
+    short_side: int | None = None,
 ) -> Iterator[ShardTask]:
     """The shards of all splits, each of about `shard_bytes` of images, rows shuffled by hash within the split.
 
     A split without posts (possible only with a low --min_posts) has no shard: `load_dataset` refuses to build one
     without rows ("corresponds to no data"), so the card does not name it either.
-    """  # fmt: skip
+    """
     schema, offsets = danmul_schema(posts.character_names), posts.offsets()
     tag_names = np.array(posts.tag_names, object)
     ratings = [name or None for name in posts.rating_names]

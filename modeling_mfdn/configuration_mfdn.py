@@ -103,9 +103,7 @@ class MFDNConfig(PreTrainedConfig):
     @property
     def num_special_tokens(self) -> int:
         """Ids below this are special tokens; the tag with label k has the id `num_special_tokens + k`."""
-        return 1 + max(
-            self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id
-        )
+        return 1 + max(self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id)
 
     @property
     def vocab_size(self) -> int:

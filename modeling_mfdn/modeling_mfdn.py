@@ -78,8 +78,12 @@ class MFDNPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # Modules with a parameter of their own beside others, and layers whose input is added to their output.
     _no_split_modules = [
-        "MFDNVisionEmbeddings", "MFDNTagEmbeddings", "MFDNLayer", "MFDNDecoderLayer", "MFDNTagDecoder",
-    ]  # fmt: skip
+        "MFDNVisionEmbeddings",
+        "MFDNTagEmbeddings",
+        "MFDNLayer",
+        "MFDNDecoderLayer",
+        "MFDNTagDecoder",
+    ]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -60,8 +60,15 @@ def load_own_state(model: MFDNModel, folder: str) -> dict[str, torch.Tensor]:
     config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, MFDNConfig):
         raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not one of ours.")
-    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_vision_layers", "num_fusion_layers",
-             "patch_size", "num_channels")  # fmt: skip
+    sizes = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_vision_layers",
+        "num_fusion_layers",
+        "patch_size",
+        "num_channels",
+    )
     check_sizes({name: (getattr(config, name), getattr(model.config, name)) for name in sizes}, folder)
     state = {}
     for path in weight_files(Path(folder)):
@@ -174,11 +181,7 @@ def map_vit_state(model: MFDNModel, vit_state: dict[str, torch.Tensor], weights:
             unknown.append(name)
     own_names = model.state_dict().keys()
     unknown += [name for name in new_state if name not in own_names]
-    needed = [
-        name
-        for name in own_names
-        if name.startswith(IMAGE_STACKS) and name not in new_state
-    ]
+    needed = [name for name in own_names if name.startswith(IMAGE_STACKS) and name not in new_state]
     if unknown or needed:
         raise ValueError(
             f"{weights} is another kind of ViT than MFDN's: the model has no place for {unknown[:5]} and finds "

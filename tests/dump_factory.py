@@ -35,9 +35,11 @@ class Post:
         tags = [(name, "4") for name in self.characters] + [(name, "0") for name in self.general]
         tags += [(name, "1") for name in self.other[:1]] + [(name, "5") for name in self.other[1:]]
         record = {
-            "id": None if self.id is None else str(self.id), "rating": self.rating, "is_deleted": self.deleted,
+            "id": None if self.id is None else str(self.id),
+            "rating": self.rating,
+            "is_deleted": self.deleted,
             "tags": [{"id": "7", "name": name, "category": category} for name, category in tags],
-        }  # fmt: skip
+        }
         return json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False)
 
 
@@ -80,11 +82,14 @@ def dirty_posts() -> list[Post]:
     for index in range(9):  # carol: one short of ten
         posts.append(Post(3000 + index, ["carol"], ["1girl", "carols_tag"]))
     posts += [
-        Post(4000, [], ["no_humans"]), Post(4001, ["alice_(wonderland)", "bob"], ["2girls"]),
-        Post(4002, ["alice_(wonderland)"], ["1girl"], rating="q"), Post(4003, ["bob"], ["1boy"], rating="e"),
-        Post(None, ["alice_(wonderland)"], ["1girl"]), Post(None, [], []),
+        Post(4000, [], ["no_humans"]),
+        Post(4001, ["alice_(wonderland)", "bob"], ["2girls"]),
+        Post(4002, ["alice_(wonderland)"], ["1girl"], rating="q"),
+        Post(4003, ["bob"], ["1boy"], rating="e"),
+        Post(None, ["alice_(wonderland)"], ["1girl"]),
+        Post(None, [], []),
         Post(1000, ["alice_(wonderland)"], ["1girl", "long_hair", "pair_0", ">_<"]),  # an equal second record
         Post(2001, ["bob"], ["1boy"]),  # a second record with fewer tags
         Post(2002, ["bob"], ["1boy", "v", "s.m.s.", "帽子"], deleted=True),  # a second record that differs in a flag
-    ]  # fmt: skip
+    ]
     return posts

@@ -57,8 +57,13 @@ def whole_pictures(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     """Pictures that a viewer shows in full and that must not be dropped: (name, file)."""
     width, height = rng.randrange(16, 200), rng.randrange(16, 200)
     image = drawing(rng, width, height)
-    tails = {"nothing": b"", "zeros": bytes(rng.randrange(1, 9000)), "line": b"\r\n",
-             "noise": rng.randbytes(rng.randrange(1, 9000)), "archive": b"PK\3\4" + rng.randbytes(500)}  # fmt: skip
+    tails = {
+        "nothing": b"",
+        "zeros": bytes(rng.randrange(1, 9000)),
+        "line": b"\r\n",
+        "noise": rng.randbytes(rng.randrange(1, 9000)),
+        "archive": b"PK\3\4" + rng.randbytes(500),
+    }
     for kind in KINDS:
         for name, tail in tails.items():
             yield f"{kind} with {name} behind it", encoded(image, kind) + tail

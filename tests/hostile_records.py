@@ -42,9 +42,12 @@ from dataset_scripts.posts import merge, parse  # noqa: E402
 
 WORDS = ["long_hair", "smile", "1girl", "帽子", "hello,_good-bye", ">_<", "a_b_(c)", "été", "x" * 60, ":3"]
 PACKERS = {
-    "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
-}  # fmt: skip
+}
 SECONDS = 20  # after which an input counts as a hang
 
 

@@ -161,9 +161,22 @@ class Handler(BaseHTTPRequestHandler):
         if found:
             digest, files = found
             siblings = [{"rfilename": path, "size": len(data), "blobId": blob(data)} for path, data in files.items()]
-            self.answer(200, {"id": match["name"], "modelId": match["name"], "sha": digest, "private": False,
-                              "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
-                              "lastModified": "2026-01-01T00:00:00.000000Z", "siblings": siblings})  # fmt: skip
+            self.answer(
+                200,
+                {
+                    "id": match["name"],
+                    "modelId": match["name"],
+                    "sha": digest,
+                    "private": False,
+                    "gated": False,
+                    "disabled": False,
+                    "tags": [],
+                    "downloads": 0,
+                    "likes": 0,
+                    "lastModified": "2026-01-01T00:00:00.000000Z",
+                    "siblings": siblings,
+                },
+            )
 
     def tree(self, match, body, query):
         if found := self.find(match, match["revision"]):
@@ -228,9 +241,12 @@ ROUTES = [
     ("GET", rf"{KIND}/tree/(?P<revision>[^/]+)(/(?P<path>.*))?", Handler.tree),
     ("POST", rf"{KIND}/paths-info/(?P<revision>.+)", Handler.paths),
     ("GET", rf"{KIND}/refs", Handler.branches),
-    ("GET", r"(/api)?/(?P<kinds>datasets/|spaces/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
-     Handler.file),
-]  # fmt: skip
+    (
+        "GET",
+        r"(/api)?/(?P<kinds>datasets/|spaces/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        Handler.file,
+    ),
+]
 
 
 def blob(data: bytes) -> str:

@@ -9,12 +9,27 @@ from modeling_mfdn.configuration_mfdn import IGNORE_INDEX
 
 # B = 5, P = 5, C = 6, K = 11, D = 24
 SIZES = {
-    "image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40,
-    "num_vision_layers": 2, "num_fusion_layers": 1, "num_tags": 11, "num_labels": 6, "initializer_range": 0.2,
-}  # fmt: skip
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "num_vision_layers": 2,
+    "num_fusion_layers": 1,
+    "num_tags": 11,
+    "num_labels": 6,
+    "initializer_range": 0.2,
+}
 SYSTEMS = [(MultiLabelConfig, MultiLabelModel), (Label2LabelConfig, Label2LabelModel)]
-TAG_LABELS = torch.tensor([[0, 10, IGNORE_INDEX], [3, IGNORE_INDEX, IGNORE_INDEX], [IGNORE_INDEX] * 3, [1, 2, 3],
-                           [IGNORE_INDEX, 4, IGNORE_INDEX]])  # fmt: skip
+TAG_LABELS = torch.tensor(
+    [
+        [0, 10, IGNORE_INDEX],
+        [3, IGNORE_INDEX, IGNORE_INDEX],
+        [IGNORE_INDEX] * 3,
+        [1, 2, 3],
+        [IGNORE_INDEX, 4, IGNORE_INDEX],
+    ]
+)
 
 
 def make(config_class, model_class, **options):

@@ -97,8 +97,10 @@ def test_every_rule_counts_as_by_hand(dirty_dump, tmp_path, capsys):
     }
     (reject,) = [json.loads(line) for line in (tmp_path / "danmul" / "rejects.jsonl").open(encoding="utf-8")]
     assert (reject["file"], reject["line"], reject["text"]) == (
-        "metadata_2021/posts000000000000.json", 21, "{broken",
-    )  # fmt: skip
+        "metadata_2021/posts000000000000.json",
+        21,
+        "{broken",
+    )
 
 
 def test_lists_and_card(dirty_dump, tmp_path):
@@ -106,8 +108,12 @@ def test_lists_and_card(dirty_dump, tmp_path):
     build(dirty_dump, folder, "--max_bad_share", "0.1")
     tags = read_json(folder, "tags")
     assert [(row["tag"], row["posts"]) for row in tags[:5]] == [
-        ("1girl", 10), ("long_hair", 10), ("1boy", 9), ("v", 9), ("帽子", 9),
-    ]  # fmt: skip
+        ("1girl", 10),
+        ("long_hair", 10),
+        ("1boy", 9),
+        ("v", 9),
+        ("帽子", 9),
+    ]
     assert tags[-1]["tag"] == "pair_4" and tags[-1]["score"] == pytest.approx(2 / 3 * math.log(20 / 2), abs=1e-6)
     assert read_json(folder, "characters") == [
         {"character": name, "posts": 10, "train": 7, "validation": 1, "test": 2}
@@ -200,8 +206,10 @@ print(json.dumps({
 
 def load_in_fresh_process(folder, tmp_path, program=LOAD):
     env = os.environ | {
-        "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-    }  # fmt: skip
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+    }
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -16,8 +16,12 @@ from modeling_mfdn.publishing.cards import MARKER, main, model_card, plain, writ
 def scores(top1):
     tags = {"mean_average_precision": 0.5, "miss_rate": 0.25, "hamming_error": 0.125}
     tags |= {"predict_nothing": {"hamming_error": 0.375}}
-    return {"top1_accuracy": top1, "top5_accuracy": 0.9, "macro_top1_accuracy": 0.3,
-            "tags": {group: tags for group in ("top25", "top200", "all")}}  # fmt: skip
+    return {
+        "top1_accuracy": top1,
+        "top5_accuracy": 0.9,
+        "macro_top1_accuracy": 0.3,
+        "tags": {group: tags for group in ("top25", "top200", "all")},
+    }
 
 
 @pytest.fixture
@@ -32,8 +36,14 @@ def folder(tiny_model, tiny_processor, tmp_path):
 def measured(folder):
     """With results, and with what training says of itself and of its data."""
     rules = [{"rule": "min_posts", "posts_dropped": 1234, "tags_dropped": 5}]
-    data = {"source": "my_dump", "drawn": False, "posts": 31, "splits": {"train": 20, "validation": 4, "test": 7},
-            "ratings": {"g": 30, "s": 1}, "rules": rules}  # fmt: skip
+    data = {
+        "source": "my_dump",
+        "drawn": False,
+        "posts": 31,
+        "splits": {"train": 20, "validation": 4, "test": 7},
+        "ratings": {"g": 30, "s": 1},
+        "rules": rules,
+    }
     training = {"flags": ["--seed", "3"], "dataset": "danmul", "data": data}
     (folder / "training.json").write_text(json.dumps(training))
     results = {"dataset": "danmul", "split": "test", "num_images": 7, "date": "2026-01-02", "tag_threshold": 0.35}
@@ -52,10 +62,17 @@ def test_a_model_without_results_says_not_measured(folder):
 
 def test_figures_are_those_of_the_files(measured):
     text = model_card(measured, "tester/mfdn", "tester/danmul")
-    for wanted in ("| image | 51.0% | 90.0% | 30.0% |", "| image + tags | 62.0% |", "| min_posts | 1,234 | 5 |",
-                   "`g` 30, `s` 1", "2 epochs, 1,234 steps: `train_mfdn.py --seed 3`",
-                   "train 20, validation 4, test 7",
-                   "6 characters, 11 tags", "measured 2026-01-02", "| 0.500 | 25.0% | 12.50% | 37.50% |"):  # fmt: skip
+    for wanted in (
+        "| image | 51.0% | 90.0% | 30.0% |",
+        "| image + tags | 62.0% |",
+        "| min_posts | 1,234 | 5 |",
+        "`g` 30, `s` 1",
+        "2 epochs, 1,234 steps: `train_mfdn.py --seed 3`",
+        "train 20, validation 4, test 7",
+        "6 characters, 11 tags",
+        "measured 2026-01-02",
+        "| 0.500 | 25.0% | 12.50% | 37.50% |",
+    ):
         assert wanted in text, wanted
     data = ModelCard(text).data
     found = {(entry.metric_name, entry.metric_value) for entry in data.eval_results}
@@ -124,6 +141,11 @@ def test_the_snippets_of_the_card_run(measured, picture):
     picture.save(measured.parent / "picture.png")
     code = "\n".join(re.findall(r"```python\n(.*?)```", (measured / "README.md").read_text(), flags=re.DOTALL))
     assert code.count("from_pretrained") == 2 and "tags=[" in code
-    done = subprocess.run([sys.executable, "-c", code], cwd=measured.parent, capture_output=True, text=True,
-                          env=os.environ | {"HF_HUB_OFFLINE": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=measured.parent,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0 and "'label'" in done.stdout, done.stderr

@@ -149,7 +149,7 @@ print(json.dumps([len(names), names[:3], names[-1], loaded - imported, stream["c
 def test_14413_class_names_and_25404_tags(tmp_path):
     rng = np.random.default_rng(0)
     names = sorted({f"character_{i:05d}_({'帽子' if i % 7 == 0 else 'series'}_{i % 300})" for i in range(14_412)})
-    names.append("zz_\"quoted\"_:'d_\\m/")
+    names.append('zz_"quoted"_:\'d_\\m/')
     tags = [f"tag_{i:05d}" for i in range(25_404)]
     folder = tmp_path / "home" / "danmul"
     (folder / "data").mkdir(parents=True)
@@ -169,11 +169,21 @@ def test_14413_class_names_and_25404_tags(tmp_path):
     from dataset_scripts.dataset_statistics import table_1
 
     record = {
-        "source": "dump", "metadata": {"format": "flat", "bad_lines": 0, "without_id": 0}, "images": {}, "rules": [],
-        "options": {"seed": 0}, "shards": [{"sha256": "0"}],
-        "counts": {"posts": 3_600, "characters": len(names), "tags": len(tags), "tags_and_special_tokens": 25_409,
-                   "splits": {"train": 3_000, "validation": 100, "test": 500}, "ratings": {"s": 3_600}},
-    }  # fmt: skip
+        "source": "dump",
+        "metadata": {"format": "flat", "bad_lines": 0, "without_id": 0},
+        "images": {},
+        "rules": [],
+        "options": {"seed": 0},
+        "shards": [{"sha256": "0"}],
+        "counts": {
+            "posts": 3_600,
+            "characters": len(names),
+            "tags": len(tags),
+            "tags_and_special_tokens": 25_409,
+            "splits": {"train": 3_000, "validation": 100, "test": 500},
+            "ratings": {"s": 3_600},
+        },
+    }
     numbers = np.zeros(3_600, np.int8)
     card = dataset_card(record, table_1(numbers, numbers, numbers, len(names)), has_share=False)
     (folder / "README.md").write_text(card, encoding="utf-8")

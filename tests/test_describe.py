@@ -25,9 +25,11 @@ def test_table_1_by_hand():
     splits, characters = np.array([0, 0, 0, 2, 1], np.int8), np.array([0, 0, 1, 0, 0])
     table = table_1(splits, characters, np.array([3, 0, 4, 5, 7]), num_characters=2)
     assert table["train"] == {
-        "num_images": 3, "num_classes": 2, "images_per_class": {"min": 1, "max": 2, "mean": 1.5},
+        "num_images": 3,
+        "num_classes": 2,
+        "images_per_class": {"min": 1, "max": 2, "mean": 1.5},
         "tags_per_image": {"min": 0, "max": 4, "mean": 2.333},
-    }  # fmt: skip
+    }
     assert table["test"]["images_per_class"] == {"min": 0, "max": 1, "mean": 0.5}
     lines = table_1_markdown(table).splitlines()
     assert lines[2] == "| No.Image | 3 | 1 | 1 | 1,125,100 | 398,412 | 92,726 |"

@@ -162,8 +162,22 @@ def test_output_of_a_hub_model_must_be_said():
 
 
 def test_predictions_name_each_picture_once_and_agree_with_the_accuracy(model, dataset, tmp_path):
-    results = main(["--model", model, "--dataset", dataset, "--output", str(tmp_path / "r.json"), "--batch_size", "5",
-                    "--num_workers", "0", "--predictions", str(tmp_path / "p.parquet")])  # fmt: skip
+    results = main(
+        [
+            "--model",
+            model,
+            "--dataset",
+            dataset,
+            "--output",
+            str(tmp_path / "r.json"),
+            "--batch_size",
+            "5",
+            "--num_workers",
+            "0",
+            "--predictions",
+            str(tmp_path / "p.parquet"),
+        ]
+    )
     rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert [row["post_id"] for row in rows] == list(range(13))
     assert [row["character"] for row in rows] == [sorted(CHARACTERS)[i % 6] for i in range(13)]
@@ -229,8 +243,16 @@ def test_what_is_asked_wrongly_is_a_sentence(model, dataset, tmp_path, monkeypat
     assert last.startswith("error: ") and said in last, last
 
 
-@pytest.mark.parametrize("flags", [["--max_images", "0"], ["--batch_size", "0"], ["--tag_threshold", "2"],
-                                   ["--max_bad_share", "-1"], ["--num_workers", "-1"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--max_images", "0"],
+        ["--batch_size", "0"],
+        ["--tag_threshold", "2"],
+        ["--max_bad_share", "-1"],
+        ["--num_workers", "-1"],
+    ],
+)
 def test_numbers_out_of_range_are_refused(model, dataset, flags, capsys):
     with pytest.raises(SystemExit):
         main(["--model", model, "--dataset", dataset, *flags])

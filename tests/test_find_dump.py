@@ -62,17 +62,27 @@ PACKED = {
     "posts.jsonl.xz": lambda content: lzma.compress(content),
     "posts.json.bz2": lambda content: bz2.compress(content),
     "posts.json.zst": lambda content: zstandard.compress(content),
-    "metadata.json.tar.xz": lambda content: lzma.compress(tar_bytes({"tags.json": b'{"id": 1, "name": "x"}\n',
-                                                                     "2021/posts.json": content})),
+    "metadata.json.tar.xz": lambda content: lzma.compress(
+        tar_bytes({"tags.json": b'{"id": 1, "name": "x"}\n', "2021/posts.json": content})
+    ),
     "metadata.tgz": lambda content: gzip.compress(tar_bytes({"posts.jsonl": content})),
     "metadata.tar": lambda content: tar_bytes({"posts.json": content}),
     "posts.json": lambda content: json.dumps(FLAT).encode(),  # an array, as the API answers
     "array.json.gz": lambda content: gzip.compress(json.dumps(FLAT, indent=1).encode()),
-    "listed.jsonl": lambda content: lines([
-        {"id": post.id, "rating": post.rating, "is_deleted": post.deleted, "general_tags": post.general,
-         "character_tags": post.characters} for post in POSTS]),
+    "listed.jsonl": lambda content: lines(
+        [
+            {
+                "id": post.id,
+                "rating": post.rating,
+                "is_deleted": post.deleted,
+                "general_tags": post.general,
+                "character_tags": post.characters,
+            }
+            for post in POSTS
+        ]
+    ),
     "posts.jsonl": lambda content: b"\xef\xbb\xbf" + content,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -213,8 +223,10 @@ def test_dafre_csvs_with_the_published_split(tmp_path, header):
     dump, parsed = read(tmp_path / "dump")
     assert dump.format == "dafre"
     assert [row[:3] for row in rows(parsed.posts)] == [
-        (11, "rem", ["1_girl", "blue_hair"]), (1012, "saber_alter", []), (13, "saber_alter", []),
-    ]  # fmt: skip
+        (11, "rem", ["1_girl", "blue_hair"]),
+        (1012, "saber_alter", []),
+        (13, "saber_alter", []),
+    ]
     assert parsed.splits == {11: 0, 1012: 1, 13: 2}
     assert dump.list_images(parsed, None).ids.tolist() == [11, 13, 1012]
     options = ["--workers", "1", "--min_posts", "1", "--tfidf_threshold", "0", "--min_tag_posts", "1"]
@@ -304,10 +316,13 @@ def test_sources_without_posts_are_explained(tmp_path):
 
 
 BAD = [
-    (b'{"id": 9223372036854775808}', "$.id"), (b'{"id": "../../etc/passwd"}', "$.id"), (b'{"id": [1]}', "$.id"),
-    (b'{"id": 1, "tag_string_general": {"a": 1}}', "$.tag_string_general"), (b"null", "object"),
+    (b'{"id": 9223372036854775808}', "$.id"),
+    (b'{"id": "../../etc/passwd"}', "$.id"),
+    (b'{"id": [1]}', "$.id"),
+    (b'{"id": 1, "tag_string_general": {"a": 1}}', "$.tag_string_general"),
+    (b"null", "object"),
     (b'{"id": 1', "truncated"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("content, reason", BAD)

@@ -44,9 +44,17 @@ def test_every_way_to_send_a_picture_gives_the_same_answer(handler, picture):
     text = base64.b64encode(data).decode()
     wrapped = base64.encodebytes(data).decode()
     assert "\n" in wrapped.strip()
-    ways = [picture, data, text, f"data:image/png;base64,{text}", {"image": text}, wrapped,
-            wrapped.replace("\n", "\r\n "),
-            f"data:image/png;base64,{wrapped}", base64.urlsafe_b64encode(data).decode().rstrip("=")]  # fmt: skip
+    ways = [
+        picture,
+        data,
+        text,
+        f"data:image/png;base64,{text}",
+        {"image": text},
+        wrapped,
+        wrapped.replace("\n", "\r\n "),
+        f"data:image/png;base64,{wrapped}",
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+    ]
     answers = [handler({"inputs": way, "parameters": {"top_k": 2}}) for way in ways]
     assert len(answers[0]["characters"]) == 2 and all(answer == answers[0] for answer in answers[1:])
 
@@ -61,9 +69,20 @@ def test_hints_and_parameters_reach_the_model(handler, picture):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"top_k": 7}, {"top_k": 0}, {"top_k": "2"}, {"top_k": 1.5}, {"top_k": True}, {"max_tags": -3}, {"max_tags": "x"},
-     {"tag_threshold": -0.1}, {"tag_threshold": "0.5"}, {"tag_threshold": float("nan")}, {"tag_threshold": True}],
-)  # fmt: skip
+    [
+        {"top_k": 7},
+        {"top_k": 0},
+        {"top_k": "2"},
+        {"top_k": 1.5},
+        {"top_k": True},
+        {"max_tags": -3},
+        {"max_tags": "x"},
+        {"tag_threshold": -0.1},
+        {"tag_threshold": "0.5"},
+        {"tag_threshold": float("nan")},
+        {"tag_threshold": True},
+    ],
+)
 def test_numbers_out_of_range_are_an_answer_that_says_so(handler, picture, parameters):
     (name,) = parameters
     error = handler({"inputs": picture, "parameters": parameters})["error"]

@@ -35,22 +35,39 @@ def labelled_pictures(source, format="auto"):
     contents = [open_image(file).read() for file in listing.files(listing.ids)]
     table = {row[0]: row[1:3] for row in rows(parsed.posts)}
     assert len(table) == len(parsed.posts), "an id stands twice in the table"
-    found = {post_id: (*table[post_id], content)
-             for post_id, content in zip(listing.ids.tolist(), contents, strict=True)}  # fmt: skip
+    found = {
+        post_id: (*table[post_id], content) for post_id, content in zip(listing.ids.tolist(), contents, strict=True)
+    }
     return found, listing, parsed
 
 
 def test_a_number_of_two_sites_is_two_posts_each_with_its_own_picture(tmp_path):
     for number in (1, 2):
-        write_post(tmp_path / "danbooru", f"{number}.jpg", picture(number), id=number, **DANBOORU,
-                   tag_string_general="a b c", tag_string_character="rem")  # fmt: skip
-        write_post(tmp_path / "yandere", f"{number}.jpg", picture(number + 50), id=number, category="yandere",
-                   tags_general="x", tags_character="ram")  # fmt: skip
+        write_post(
+            tmp_path / "danbooru",
+            f"{number}.jpg",
+            picture(number),
+            id=number,
+            **DANBOORU,
+            tag_string_general="a b c",
+            tag_string_character="rem",
+        )
+        write_post(
+            tmp_path / "yandere",
+            f"{number}.jpg",
+            picture(number + 50),
+            id=number,
+            category="yandere",
+            tags_general="x",
+            tags_character="ram",
+        )
     found, listing, _ = labelled_pictures(tmp_path)
     assert found == {
-        1: ("rem", ["a", "b", "c"], picture(1)), 2: ("rem", ["a", "b", "c"], picture(2)),
-        hash_text("yandere/1"): ("ram", ["x"], picture(51)), hash_text("yandere/2"): ("ram", ["x"], picture(52)),
-    }  # fmt: skip
+        1: ("rem", ["a", "b", "c"], picture(1)),
+        2: ("rem", ["a", "b", "c"], picture(2)),
+        hash_text("yandere/1"): ("ram", ["x"], picture(51)),
+        hash_text("yandere/2"): ("ram", ["x"], picture(52)),
+    }
     assert "posts of sites: 4 (danbooru 2, yandere 2)" in listing.describe()
 
 
@@ -80,10 +97,16 @@ def test_a_sample_with_several_pictures_or_records_says_so(tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in (
-            ("1.webp", picture(1, "WEBP")), ("1.json", record("rem")), ("1.json", record("ram")),
-            ("1.JPG", picture(2)), ("1.png", picture(3, "PNG")), ("1.txt", b"x"), ("2.jpg", picture(4)),
-            ("3.json", record("ram")), ("3.jpg", picture(5)),
-        ):  # fmt: skip
+            ("1.webp", picture(1, "WEBP")),
+            ("1.json", record("rem")),
+            ("1.json", record("ram")),
+            ("1.JPG", picture(2)),
+            ("1.png", picture(3, "PNG")),
+            ("1.txt", b"x"),
+            ("2.jpg", picture(4)),
+            ("3.json", record("ram")),
+            ("3.jpg", picture(5)),
+        ):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -111,12 +134,15 @@ def test_sites_are_read_or_named(tmp_path):
     posts = {
         "danbooru": {"id": 1, "tags_general": ["a"], "tags_character": ["rem"], "tags": ["a", "rem"]},
         "sankaku": {"id": "JlrKE9gMzWv", "tags_general": ["long hair"], "tags_character": ["rem"]},
-        "e621": {"id": 3, "tags": {"general": ["a"], "character": ["rem"], "species": ["cat"]},
-                 "flags": {"deleted": True}},
+        "e621": {
+            "id": 3,
+            "tags": {"general": ["a"], "character": ["rem"], "species": ["cat"]},
+            "flags": {"deleted": True},
+        },
         "yandere": {"id": 4, "tags": "a rem", "tags_general": "a b", "tags_character": "rem"},
         "zerochan": {"id": "5", "tags": ["Mangaka:Someone", "Character:Kafuu Chino", "Theme:Long Hair"]},
         "gelbooru": {"id": 6, "tags": "x", "tags_general": "a", "tags_character": "jeanne_d&#039;arc"},
-    }  # fmt: skip
+    }
     for site, record in posts.items():
         write_post(tmp_path / site, "1.jpg", picture(1), category=site, **record)
     for site, tags in (("konachan", "a b"), ("pixiv", [{"name": "x"}]), ("rule34", None), ("wallhaven", ["a"])):
@@ -124,10 +150,13 @@ def test_sites_are_read_or_named(tmp_path):
     found, _, parsed = labelled_pictures(tmp_path)
     labels = {post_id: labels[:2] for post_id, labels in found.items()}
     assert labels == {
-        1: ("rem", ["a"]), hash_text("sankaku/JlrKE9gMzWv"): ("rem", ["long_hair"]),
-        hash_text("e621/3"): ("rem", ["a"]), hash_text("yandere/4"): ("rem", ["a", "b"]),
-        hash_text("zerochan/5"): ("kafuu_chino", ["long_hair"]), hash_text("gelbooru/6"): ("jeanne_d'arc", ["a"]),
-    }  # fmt: skip
+        1: ("rem", ["a"]),
+        hash_text("sankaku/JlrKE9gMzWv"): ("rem", ["long_hair"]),
+        hash_text("e621/3"): ("rem", ["a"]),
+        hash_text("yandere/4"): ("rem", ["a", "b"]),
+        hash_text("zerochan/5"): ("kafuu_chino", ["long_hair"]),
+        hash_text("gelbooru/6"): ("jeanne_d'arc", ["a"]),
+    }
     assert parsed.posts.is_deleted.sum() == 1
     reasons = {bad.file.split("/")[0]: bad.reason for bad in parsed.bad_lines}
     assert sorted(reasons) == ["konachan", "pixiv", "rule34", "wallhaven"]
@@ -135,8 +164,11 @@ def test_sites_are_read_or_named(tmp_path):
 
 
 CAPTIONS = {  # name beside a.PNG: (its bytes, rank)
-    "a.txt": b"t1", "a.PNG.txt": b"t2", "a.caption": b"t3", "a.PNG.caption": b"t4",
-}  # fmt: skip
+    "a.txt": b"t1",
+    "a.PNG.txt": b"t2",
+    "a.caption": b"t3",
+    "a.PNG.caption": b"t4",
+}
 
 
 @pytest.mark.parametrize("first", range(4))
@@ -153,10 +185,17 @@ def test_which_caption_wins(tmp_path, first, is_upper):
     assert listing.num_ignored == len(names) - 1  # the others are counted
 
 
-@pytest.mark.parametrize("encoding, mark", [
-    ("utf-8", b""), ("utf-8", codecs.BOM_UTF8), ("utf-16-le", codecs.BOM_UTF16_LE),
-    ("utf-16-be", codecs.BOM_UTF16_BE), ("utf-32-le", codecs.BOM_UTF32_LE), ("utf-32-be", codecs.BOM_UTF32_BE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "encoding, mark",
+    [
+        ("utf-8", b""),
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
+        ("utf-32-be", codecs.BOM_UTF32_BE),
+    ],
+)
 def test_a_byte_order_mark_is_believed(tmp_path, encoding, mark):
     (tmp_path / "captions" / "rem").mkdir(parents=True)
     (tmp_path / "captions" / "rem" / "a.jpg").write_bytes(picture(1))
@@ -188,14 +227,28 @@ def test_captions_in_the_words_of_hydrus(tmp_path):
 
 
 def build(source, output, *options):
-    return main(["--source", str(source), "--output", str(output), "--workers", "1", "--min_posts", "1",
-                 "--tfidf_threshold", "0", *options])  # fmt: skip
+    return main(
+        [
+            "--source",
+            str(source),
+            "--output",
+            str(output),
+            "--workers",
+            "1",
+            "--min_posts",
+            "1",
+            "--tfidf_threshold",
+            "0",
+            *options,
+        ]
+    )
 
 
 def test_names_that_are_no_text_stop_nothing(tmp_path, capsys):
     for number in range(1, 5):
-        write_post(tmp_path / "dump", f"{number}.jpg", picture(number), id=number, tags_general=["x"],
-                   tags_character=["rem"])  # fmt: skip
+        write_post(
+            tmp_path / "dump", f"{number}.jpg", picture(number), id=number, tags_general=["x"], tags_character=["rem"]
+        )
     odd = os.fsencode(tmp_path / "dump") + b"/\xff\x1b[2J.jpg"
     for suffix, content in ((b"", picture(5)), (b".json", b'{"id": 5, "tags_general": "x", "tags_character": "rem"}')):
         with open(odd + suffix, "wb") as file:
@@ -313,8 +366,15 @@ def test_a_pipe_and_a_name_that_is_no_text_among_the_buckets(tmp_path, capsys):
 def test_records_that_differ_are_counted_in_what_the_build_says_and_writes(tmp_path, capsys):
     for folder, name in (("a", "rem"), ("b", "ram")):
         for number in (1, 2, 3):
-            write_post(tmp_path / "dump" / folder, f"{number}.jpg", picture(number), id=number, **DANBOORU,
-                       tag_string_general="x", tag_string_character=name if number < 3 else "rem")  # fmt: skip
+            write_post(
+                tmp_path / "dump" / folder,
+                f"{number}.jpg",
+                picture(number),
+                id=number,
+                **DANBOORU,
+                tag_string_general="x",
+                tag_string_character=name if number < 3 else "rem",
+            )
     (tmp_path / "dump" / "4.mp4.json").write_text("{}")
     assert build(tmp_path / "dump", tmp_path / "out") == 0
     output = capsys.readouterr().out

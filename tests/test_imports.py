@@ -122,8 +122,11 @@ def python_files_in_readme() -> set[str]:
 
 
 def test_the_tree_in_the_readme_is_the_real_one():
-    real = {path.relative_to(ROOT).as_posix() for folder in ("modeling_mfdn", "dataset_scripts")
-            for path in (ROOT / folder).rglob("*.py")}  # fmt: skip
+    real = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("modeling_mfdn", "dataset_scripts")
+        for path in (ROOT / folder).rglob("*.py")
+    }
     real |= {path.name for path in ROOT.glob("*.py")}
     # An empty __init__.py says nothing; the README may leave it out.
     real = {name for name in real if not name.endswith("__init__.py") or name in python_files_in_readme()}

@@ -132,8 +132,12 @@ def test_the_dump_says_how_it_was_made_and_leaves_nothing_else(dump):
     counts = json.loads((dump / "mini_booru.json").read_text())
     assert (counts["seed"], counts["posts"]) == (0, 120)
     assert sorted(path.name for path in dump.iterdir()) == [
-        "512px", "contact_sheet.jpg", "metadata", "metadata_2021", "mini_booru.json",
-    ]  # fmt: skip
+        "512px",
+        "contact_sheet.jpg",
+        "metadata",
+        "metadata_2021",
+        "mini_booru.json",
+    ]
     assert [path.name for path in dump.parent.iterdir()] == ["mini_booru"]
 
 

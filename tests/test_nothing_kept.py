@@ -44,10 +44,20 @@ def make_trainer(tiny_model, tags, characters, pictures, tmp_path):
 
     def make(optim="sgd", **further) -> MFDNTrainer:
         args = MFDNTrainingArguments(
-            str(tmp_path), use_cpu=True, optim=optim, optim_args=None, learning_rate=0.1, warmup_steps=0, max_steps=2,
-            eval_strategy="steps", eval_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+            str(tmp_path),
+            use_cpu=True,
+            optim=optim,
+            optim_args=None,
+            learning_rate=0.1,
+            warmup_steps=0,
+            max_steps=2,
+            eval_strategy="steps",
+            eval_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
             dataloader_num_workers=0,
-        )  # fmt: skip
+        )
         return MFDNTrainer(
             model=tiny_model,
             args=args,

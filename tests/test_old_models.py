@@ -15,7 +15,12 @@ from transformers import AutoModel, AutoModelForImageClassification, AutoProcess
 import modeling_mfdn
 
 OLD = Path(__file__).parent / "old_models"
-SYSTEMS = {"mfdn": "MFDNModel", "vit": "MFDNModel", "multi_label": "MultiLabelModel", "label2label": "Label2LabelModel"}
+SYSTEMS = {
+    "mfdn": "MFDNModel",
+    "vit": "MFDNModel",
+    "multi_label": "MultiLabelModel",
+    "label2label": "Label2LabelModel",
+}
 TAGS = {"image": None, "image+tags": [["tag_3", "tag_1"]]}
 
 

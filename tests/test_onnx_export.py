@@ -82,8 +82,18 @@ def test_every_kind_of_model_exports(tiny_config, tags, save, tmp_path, options,
 
 @pytest.mark.slow
 def test_a_multi_label_classifier_exports_with_its_tags(tiny_config, tags, save, tmp_path):
-    sizes = ("image_size", "patch_size", "hidden_size", "num_attention_heads", "intermediate_size",
-             "num_vision_layers", "num_fusion_layers", "num_tags", "max_tag_tokens", "id2label")  # fmt: skip
+    sizes = (
+        "image_size",
+        "patch_size",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "num_vision_layers",
+        "num_fusion_layers",
+        "num_tags",
+        "max_tag_tokens",
+        "id2label",
+    )
     config = MultiLabelConfig(**{name: getattr(tiny_config, name) for name in sizes})
     model = MultiLabelModel(config).eval()
     export(save(model, build_processor(config, tags)), tmp_path / "onnx")

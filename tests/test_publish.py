@@ -44,9 +44,13 @@ def environment(hub, tmp_path):
     """Of a process that talks to that Hub with a cache of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHONPATH"))}
     return kept | {
-        "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "hf_home"),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }  # fmt: skip
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "hf_test",
+        "HF_HOME": str(tmp_path / "hf_home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 @pytest.fixture
@@ -55,8 +59,9 @@ def run_child(environment, tmp_path):
         path = {"PYTHONPATH": str(ROOT)} if ours else {}
         away = tmp_path / "elsewhere"
         away.mkdir(exist_ok=True)
-        done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment | path, cwd=away,
-                              capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=environment | path, cwd=away, capture_output=True, text=True
+        )
         assert fails == (done.returncode != 0), done.stdout + done.stderr
         return done.stdout if not fails else done.stderr
 
@@ -150,8 +155,11 @@ def test_a_push_that_breaks_off_is_repeated_without_sending_twice(hub, run_child
     run_child(PUBLISH, "model", str(model_folder), "tester/broken", ours=True)
     assert [path for method, path, _ in hub.requests if method == "PUT"] == sent
     files = hub.files("tester/broken")
-    assert all(files[path.name] == path.read_bytes() for path in model_folder.iterdir()
-               if path.is_file() and path.suffix != ".bin")  # fmt: skip
+    assert all(
+        files[path.name] == path.read_bytes()
+        for path in model_folder.iterdir()
+        if path.is_file() and path.suffix != ".bin"
+    )
 
 
 @pytest.mark.slow
@@ -191,15 +199,41 @@ print(json.dumps({"sizes": {name: len(rows) for name, rows in whole.items()},
 def test_training_and_evaluation_push_what_they_made(hub, run_child, tmp_path):
     dump = write_dump(tmp_path / "dump", random_posts())
     assert build(dump, tmp_path / "danmul", "--workers", "1") == 0
-    flags = ["--dataset", str(tmp_path / "danmul"), "--recipe", "quick", "--max_steps", "2", "--output_dir",
-             str(tmp_path / "trained"), "--push_to_hub", "--hub_model_id", "tester/trained", "--use_cpu",
-             "--evaluate_test", "False", "--save_steps", "1", "--eval_strategy", "no"]  # fmt: skip
+    flags = [
+        "--dataset",
+        str(tmp_path / "danmul"),
+        "--recipe",
+        "quick",
+        "--max_steps",
+        "2",
+        "--output_dir",
+        str(tmp_path / "trained"),
+        "--push_to_hub",
+        "--hub_model_id",
+        "tester/trained",
+        "--use_cpu",
+        "--evaluate_test",
+        "False",
+        "--save_steps",
+        "1",
+        "--eval_strategy",
+        "no",
+    ]
     run_child("import sys, train_mfdn; train_mfdn.main(sys.argv[1:])", *flags, ours=True)
     files = hub.files("tester/trained")
     assert {"model.safetensors", "README.md", "handler.py", "tokenizer.json", "trainer_state.json"} <= set(files)
     assert b"Not measured yet" in files["README.md"] and not [name for name in files if "checkpoint" in name]
-    flags = ["--model", str(tmp_path / "trained"), "--dataset", str(tmp_path / "danmul"), "--push_to_hub",
-             "--hub_model_id", "tester/trained", "--hub_dataset_id", "tester/danmul"]  # fmt: skip
+    flags = [
+        "--model",
+        str(tmp_path / "trained"),
+        "--dataset",
+        str(tmp_path / "danmul"),
+        "--push_to_hub",
+        "--hub_model_id",
+        "tester/trained",
+        "--hub_dataset_id",
+        "tester/danmul",
+    ]
     run_child("import sys, evaluate_mfdn; evaluate_mfdn.main(sys.argv[1:])", *flags, ours=True)
     files = hub.files("tester/trained")
     assert b"Not measured yet" not in files["README.md"] and ".eval_results/image.yaml" in files
@@ -244,8 +278,15 @@ def test_a_file_with_a_token_of_the_hub_stays_home(model_folder, capsys):
 
 
 def test_what_is_not_finished_or_of_this_machine_stays_home(model_folder, capsys):
-    for name in ("checkpoint.unfinished/checkpoint-4/model.safetensors", "tags.jsonl.partial", ".lock", "train.log",
-                 "a.unfinished", "runs/events.out", ".0123456789abcdef.tmp"):  # fmt: skip
+    for name in (
+        "checkpoint.unfinished/checkpoint-4/model.safetensors",
+        "tags.jsonl.partial",
+        ".lock",
+        "train.log",
+        "a.unfinished",
+        "runs/events.out",
+        ".0123456789abcdef.tmp",
+    ):
         (model_folder / name).parent.mkdir(parents=True, exist_ok=True)
         (model_folder / name).write_text("x")
     os.mkfifo(model_folder / "pipe.json")

@@ -127,8 +127,10 @@ def test_the_footer_is_read_as_arrow_reads_it(tmp_path):
             ours, theirs = found[4][group][1][column][3], metadata.row_group(group).column(column)
             assert b".".join(ours[3]).decode() == theirs.path_in_schema
             assert (ours[5], ours[6], ours[7]) == (
-                theirs.num_values, theirs.total_uncompressed_size, theirs.total_compressed_size
-            )  # fmt: skip
+                theirs.num_values,
+                theirs.total_uncompressed_size,
+                theirs.total_compressed_size,
+            )
 
 
 def test_a_damaged_footer_never_ends_the_process(tmp_path):

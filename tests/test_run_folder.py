@@ -134,8 +134,11 @@ def test_two_trainings_do_not_share_a_folder(danmul, tmp_path, monkeypatch):
 def test_the_best_model_is_taken_at_the_end(danmul, tmp_path):
     train(danmul, tmp_path / "run", "--load_best_model_at_end", "True", "--eval_steps", "5", "--learning_rate", "0.5")
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
-    scores = {entry["step"]: entry["eval_image_top1_accuracy"] for entry in log_of(tmp_path / "run")
-              if "eval_image_top1_accuracy" in entry}  # fmt: skip
+    scores = {
+        entry["step"]: entry["eval_image_top1_accuracy"]
+        for entry in log_of(tmp_path / "run")
+        if "eval_image_top1_accuracy" in entry
+    }
     best = state["best_model_checkpoint"]
     assert scores[int(best.removeprefix("checkpoint-"))] == max(scores.values()) == state["best_metric"]
     assert same_weights(tmp_path / "run", tmp_path / "run" / best)
@@ -184,8 +187,12 @@ print(kills, in_save)
 def test_killed_within_its_saves_it_goes_on_to_the_very_weights(danmul, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLER, __file__, str(danmul), str(tmp_path / "killed")],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=500,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     kills, in_save, *_ = map(str, done.stdout.split())
     print(f"{kills} kills, {in_save} within a save")
@@ -207,8 +214,10 @@ def broken_danmul(danmul, tmp_path):
     for split, post_id in (("train", 5), ("test", 31)):
         (file,) = (folder / "data").glob(f"{split}-*")
         rows = Dataset.from_parquet(str(danmul / "data" / file.name)).cast_column("image", Image(decode=False))
-        table = [row | ({"image": {"bytes": b"no picture", "path": None}} if row["post_id"] == post_id else {})
-                 for row in rows]  # fmt: skip
+        table = [
+            row | ({"image": {"bytes": b"no picture", "path": None}} if row["post_id"] == post_id else {})
+            for row in rows
+        ]
         assert sum(row["image"]["bytes"] == b"no picture" for row in table) == 1
         Dataset.from_list(table, features=rows.features).cast_column("image", Image()).to_parquet(file)
     return folder

@@ -26,8 +26,10 @@ def table(*rows):
         np.array([row[4] for row in full], bool),
         np.array([len(row[2]) for row in full], np.int32),
         np.array([tags[tag] for row in full for tag in row[2]], np.int32),
-        list(characters), list(ratings), list(tags),
-    )  # fmt: skip
+        list(characters),
+        list(ratings),
+        list(tags),
+    )
 
 
 def names_of(posts, dropped):

@@ -12,8 +12,10 @@ from dataset_scripts.split_posts import SPLITS, assign_splits, hash_ids, shuffle
 )
 def test_sizes_are_those_of_table_1(num_posts, train, test, validation):
     assert dict(zip(SPLITS, split_sizes(num_posts), strict=True)) == {
-        "train": train, "validation": validation, "test": test,
-    }  # fmt: skip
+        "train": train,
+        "validation": validation,
+        "test": test,
+    }
 
 
 def test_a_held_out_set_has_no_train_split():

@@ -308,8 +308,16 @@ def test_words_of_captions_may_be_excluded_though_the_model_does_not_know_them(p
     assert (pictures / "a.txt").read_text() == "x, hatsune_miku, long_hair, >_<\n"
 
 
-@pytest.mark.parametrize("options", [["--max_tags", "-3"], ["--batch_size", "0"], ["--num_workers", "-1"],
-                                     ["--tag_threshold", "nan"], ["--max_tags", "x"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--max_tags", "-3"],
+        ["--batch_size", "0"],
+        ["--num_workers", "-1"],
+        ["--tag_threshold", "nan"],
+        ["--max_tags", "x"],
+    ],
+)
 def test_numbers_out_of_range_are_refused(pictures, model, capsys, options):
     with pytest.raises(SystemExit):
         run(pictures, model, *options)

@@ -85,8 +85,13 @@ RELATIONS = [{"antecedent_name": f"a{i}", "consequent_name": f"b{i}", "status": 
 
 def packed_relations(suffix):
     lines = "".join(json.dumps(relation) + "\n" for relation in RELATIONS).encode()
-    packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
-               ".zst": zstandard.ZstdCompressor(write_checksum=True).compress, "": bytes}  # fmt: skip
+    packers = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+        "": bytes,
+    }
     return packers[suffix](lines)
 
 

@@ -29,9 +29,17 @@ COLORS = {"aka": (200, 40, 40), "ao": (40, 60, 200), "midori": (40, 180, 60)}
 TAGS = [f"tag_{i}" for i in range(12)]
 NUM_POSTS = {"train": 22, "validation": 7, "test": 9}
 TINY_MODEL = {
-    "image_size": 16, "patch_size": 8, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 20,
-    "num_vision_layers": 1, "num_text_layers": 2, "num_fusion_layers": 1, "num_decoder_layers": 1, "max_tag_tokens": 9,
-}  # fmt: skip
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 12,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "num_vision_layers": 1,
+    "num_text_layers": 2,
+    "num_fusion_layers": 1,
+    "num_decoder_layers": 1,
+    "max_tag_tokens": 9,
+}
 
 
 def make_rows(count: int, first_id: int) -> list[dict]:
@@ -86,10 +94,28 @@ def tiny_model_size(monkeypatch):
 def train(danmul, output_dir, *flags) -> dict:
     steps = ["--max_steps", "12", "--eval_strategy", "steps", "--eval_steps", "6", "--save_strategy", "steps"]
     return train_mfdn.main(
-        ["--dataset", str(danmul), "--model_size", "tiny", "--output_dir", str(output_dir), *steps,
-         "--save_steps", "5", "--logging_steps", "1", "--per_device_train_batch_size", "4", "--save_total_limit", "5",
-         "--dataloader_num_workers", "0", "--use_cpu", *flags]
-    )  # fmt: skip
+        [
+            "--dataset",
+            str(danmul),
+            "--model_size",
+            "tiny",
+            "--output_dir",
+            str(output_dir),
+            *steps,
+            "--save_steps",
+            "5",
+            "--logging_steps",
+            "1",
+            "--per_device_train_batch_size",
+            "4",
+            "--save_total_limit",
+            "5",
+            "--dataloader_num_workers",
+            "0",
+            "--use_cpu",
+            *flags,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +175,17 @@ def test_folder_holds_model_processor_tokenizer_code_and_pictures(trained):
 def test_nothing_that_is_written_tells_a_secret_or_where_it_was_made(danmul, tmp_path):
     """Checkpoints, the model and its card, after training and after an evaluation that stores its calibration."""
     folder = tmp_path / "somebodys_home" / "mfdn"
-    flags = ("--hub_token", "hf_secretsecretsecretsecret", "--load_best_model_at_end", "True", "--evaluate_test",
-             "--metric_for_best_model", "image_top1_accuracy", "--eval_steps", "5")  # fmt: skip
+    flags = (
+        "--hub_token",
+        "hf_secretsecretsecretsecret",
+        "--load_best_model_at_end",
+        "True",
+        "--evaluate_test",
+        "--metric_for_best_model",
+        "image_top1_accuracy",
+        "--eval_steps",
+        "5",
+    )
     train(danmul, folder, *flags)
     evaluation = ["--model", str(folder), "--dataset", str(danmul), "--num_workers", "0"]
     evaluate_mfdn.main([*evaluation, "--split", "validation", "--calibrate"])
@@ -233,9 +268,7 @@ print(type(model).__name__, len(result["characters"]), AutoProcessor.from_pretra
 """
 
 
-@pytest.mark.parametrize(
-    "system, name", [("multi_label", "MultiLabelModel"), ("label2label", "Label2LabelModel")]
-)
+@pytest.mark.parametrize("system, name", [("multi_label", "MultiLabelModel"), ("label2label", "Label2LabelModel")])
 def test_systems_of_table_6_train_and_load_without_this_package(danmul, tmp_path, system, name):
     folder = tmp_path / system
     flags = ("--system", system, "--num_tags", "7", "--tag_loss", "asymmetric", "--tag_loss_weight", "0.1")

@@ -54,14 +54,17 @@ def test_every_mode_has_its_colours_and_white_below(short_side):
     half = Image.new("RGBA", (32, 16), (255, 0, 0, 128))
     white, black = (255, 255, 255), (0, 0, 0)
     for content, first, last in (
-        (encoded(red, "PNG"), (255, 0, 0), white), (encoded(red, "WEBP", lossless=True), (255, 0, 0), white),
-        (encoded(grey, "PNG"), (90, 90, 90), white), (encoded(palette, "PNG"), (200, 100, 50), (9, 9, 9)),
-        (encoded(palette, "PNG", transparency=0), (200, 100, 50), white), (encoded(bits, "PNG"), black, white),
+        (encoded(red, "PNG"), (255, 0, 0), white),
+        (encoded(red, "WEBP", lossless=True), (255, 0, 0), white),
+        (encoded(grey, "PNG"), (90, 90, 90), white),
+        (encoded(palette, "PNG"), (200, 100, 50), (9, 9, 9)),
+        (encoded(palette, "PNG", transparency=0), (200, 100, 50), white),
+        (encoded(bits, "PNG"), black, white),
         (encoded(cyan, "JPEG"), (0, 255, 255), (0, 255, 255)),
         (encoded(half, "PNG"), (255, 127, 127), (255, 127, 127)),
         (encoded(Image.new("L", (32, 16), 77), "PNG", transparency=77), white, white),
         (encoded(Image.new("RGB", (32, 16), (1, 2, 3)), "PNG", transparency=(1, 2, 3)), white, white),
-    ):  # fmt: skip
+    ):
         found = corners(content, short_side)
         assert near(found[0], first) and near(found[1], last), found
 

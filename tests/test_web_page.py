@@ -38,10 +38,20 @@ def served(tmp_path_factory):
         pytest.skip(f"onnxruntime-web cannot be had: {error}")
     folder = tmp_path_factory.mktemp("page")
     config = MFDNConfig(
-        image_size=16, patch_size=8, hidden_size=24, num_attention_heads=3, intermediate_size=40, num_vision_layers=2,
-        num_text_layers=1, num_fusion_layers=3, num_decoder_layers=1, max_tag_tokens=7, num_tags=len(TAGS),
-        id2label=dict(enumerate(CHARACTERS)), label2id={name: label for label, name in enumerate(CHARACTERS)},
-    )  # fmt: skip
+        image_size=16,
+        patch_size=8,
+        hidden_size=24,
+        num_attention_heads=3,
+        intermediate_size=40,
+        num_vision_layers=2,
+        num_text_layers=1,
+        num_fusion_layers=3,
+        num_decoder_layers=1,
+        max_tag_tokens=7,
+        num_tags=len(TAGS),
+        id2label=dict(enumerate(CHARACTERS)),
+        label2id={name: label for label, name in enumerate(CHARACTERS)},
+    )
     torch.manual_seed(0)
     model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
     with torch.no_grad():
@@ -361,7 +371,7 @@ def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):
     assert main(flags) == 2 and "stretches pictures" in capsys.readouterr().err
     (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess))
     assert main(flags) == 0 and (tmp_path / "site" / "onnxruntime" / RUNTIME_FILES[0]).exists()
-    assert "sdk: \"static\"" in (tmp_path / "site" / "README.md").read_text()
+    assert 'sdk: "static"' in (tmp_path / "site" / "README.md").read_text()
     assert main(flags) == 2 and "--overwrite" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("site.")]
 

@@ -79,8 +79,15 @@ def accuracy_by_training_images(
         in_bin = np.isin(labels.numpy(), members)
         if in_bin.any():
             accuracy = float((labels == predicted).numpy()[in_bin].mean())
-            found.append({"from": int(start), "to": int(end - 1), "characters": len(members),
-                          "images": int(in_bin.sum()), "top1_accuracy": accuracy})  # fmt: skip
+            found.append(
+                {
+                    "from": int(start),
+                    "to": int(end - 1),
+                    "characters": len(members),
+                    "images": int(in_bin.sum()),
+                    "top1_accuracy": accuracy,
+                }
+            )
     return found
 
 

@@ -134,22 +134,25 @@ EXPERIMENTS = (
     Experiment("trunk_no_mlm", ("trunk",), "--mask_schedule none --vision_weights other_vit", 11),
     Experiment("trunk_hold_50", ("trunk",), "--mask_hold_from 0.5 --vision_weights other_vit", 10),
     Experiment("trunk_both_ends", ("trunk",), "--vision_weights other_vit", 20, further_recipe="both_ends"),
-)  # fmt: skip
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--dataset", default="danmul", help="built data set folder (default: %(default)s)")
-    add("--evaluation",
-        help="data set folder to measure on, such as one of build_danmul --like (default: DATASET)")  # fmt: skip
+    add("--evaluation", help="data set folder to measure on, such as one of build_danmul --like (default: DATASET)")
     add("--output", default="runs", help="folder of the runs (default: %(default)s)")
     add("--dafre", help="folder built by DAF:re's rules, with share/ (build_danshare --also_dafre), for Table IV")
     add("--dafre_evaluation", help="as --evaluation, for the rows trained on DAFRE (default: DAFRE)")
     add("--tables", nargs="+", choices=TABLES, default=["IV", "V", "VI"], help="(default: IV V VI)")
     add("--only", nargs="+", metavar="NAME", help="only these rows")
-    add("--seeds", type=int, default=3,
-        help="runs of each row of V, both_ends and choices; others run once (default: 3)")  # fmt: skip
+    add(
+        "--seeds",
+        type=int,
+        default=3,
+        help="runs of each row of V, both_ends and choices; others run once (default: 3)",
+    )
     add("--recipe", choices=["quick", "paper"], default="quick", help="of train_mfdn.py (default: %(default)s)")
     add("--jobs", type=int, default=1, help="runs side by side, which share the processor's cores (default: 1)")
     add("--list", action="store_true", help="show the commands and their cost, run nothing")

@@ -35,13 +35,17 @@ PAPER_V = {
 }
 # Table IV: top-1 and top-5 on Dan:share.
 PAPER_IV = {
-    ("vit_dafre", "image"): (82.68, 91.93), ("vit", "image"): (84.16, 92.13),
-    ("no_mlm_dafre", "image+tags"): (87.93, 95.09), ("no_mlm", "image+tags"): (90.89, 96.31),
-}  # fmt: skip
+    ("vit_dafre", "image"): (82.68, 91.93),
+    ("vit", "image"): (84.16, 92.13),
+    ("no_mlm_dafre", "image+tags"): (87.93, 95.09),
+    ("no_mlm", "image+tags"): (90.89, 96.31),
+}
 PAPER_VI = {  # "Error", in percent
-    ("label2label_25", "top25"): 24.64, ("label2label_200", "top200"): 24.94,
-    ("mfdn", "top25"): 26.42, ("mfdn", "top200"): 28.73,
-}  # fmt: skip
+    ("label2label_25", "top25"): 24.64,
+    ("label2label_200", "top200"): 24.94,
+    ("mfdn", "top25"): 26.42,
+    ("mfdn", "top200"): 28.73,
+}
 MEASURES = {
     "image": "character, image",
     "image+tags": "character, image+tags",
@@ -104,15 +108,17 @@ def table_4(results: RunResults) -> list[dict]:
     for (name, modality), paper in PAPER_IV.items():
         runs = results.runs(name, "share")
         if runs:
-            rows.append({
-                "modality": modality,
-                "trained on": "DAF:re-style" if name.endswith("_dafre") else "Dan:mul",
-                "seeds": len(runs),
-                "top-1": of_runs(runs, modality, "top1_accuracy"),
-                "top-5": of_runs(runs, modality, "top5_accuracy"),
-                "paper: top-1": f"{paper[0]} %",
-                "paper: top-5": f"{paper[1]} %",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "modality": modality,
+                    "trained on": "DAF:re-style" if name.endswith("_dafre") else "Dan:mul",
+                    "seeds": len(runs),
+                    "top-1": of_runs(runs, modality, "top1_accuracy"),
+                    "top-5": of_runs(runs, modality, "top5_accuracy"),
+                    "paper: top-1": f"{paper[0]} %",
+                    "paper: top-5": f"{paper[1]} %",
+                }
+            )
     return rows
 
 
@@ -124,18 +130,20 @@ def table_5(results: RunResults, split: str = "test") -> list[dict]:
         runs = results.runs(name, split)
         paper = PAPER_V.get(name, (None,) * 4)[2 if split == "share" else 0 :]
         if runs:
-            rows.append({
-                "system": title,
-                "seeds": len(runs),
-                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
-                "top-5": of_runs(runs, "image", "top5_accuracy"),
-                "macro": of_runs(runs, "image", "macro_top1_accuracy"),
-                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
-                "top-5 ": of_runs(runs, "image+tags", "top5_accuracy"),
-                "macro ": of_runs(runs, "image+tags", "macro_top1_accuracy"),
-                "paper: image": paper[0] and f"{paper[0]} %",
-                "paper: with tags": paper[1] and f"{paper[1]} %",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": title,
+                    "seeds": len(runs),
+                    "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                    "top-5": of_runs(runs, "image", "top5_accuracy"),
+                    "macro": of_runs(runs, "image", "macro_top1_accuracy"),
+                    "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                    "top-5 ": of_runs(runs, "image+tags", "top5_accuracy"),
+                    "macro ": of_runs(runs, "image+tags", "macro_top1_accuracy"),
+                    "paper: image": paper[0] and f"{paper[0]} %",
+                    "paper: with tags": paper[1] and f"{paper[1]} %",
+                }
+            )
     return rows
 
 
@@ -145,13 +153,15 @@ def headline(results: RunResults) -> list[dict]:
     for name, title in SYSTEMS.items():
         runs = results.runs(name)
         if runs:
-            rows.append({
-                "system": title,
-                "seeds": len(runs),
-                "pictures": runs[0]["num_images"],
-                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
-                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": title,
+                    "seeds": len(runs),
+                    "pictures": runs[0]["num_images"],
+                    "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                    "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                }
+            )
     return rows
 
 
@@ -209,15 +219,17 @@ def ablations(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
         runs, chosen = results.runs(name), results.runs(name, "validation")
         maps = [run["image"]["tags"]["all"]["mean_average_precision"] for run in runs if "tags" in run["image"]]
         if runs:
-            rows.append({
-                "flags": title,
-                "seeds": len(runs),
-                "image: top-1": of_runs(runs, "image", "top1_accuracy"),
-                "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
-                "tag mAP": statistics.mean(maps) if maps else None,
-                "validation: image": of_runs(chosen, "image", "top1_accuracy"),
-                "with tags": of_runs(chosen, "image+tags", "top1_accuracy"),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "flags": title,
+                    "seeds": len(runs),
+                    "image: top-1": of_runs(runs, "image", "top1_accuracy"),
+                    "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                    "tag mAP": statistics.mean(maps) if maps else None,
+                    "validation: image": of_runs(chosen, "image", "top1_accuracy"),
+                    "with tags": of_runs(chosen, "image+tags", "top1_accuracy"),
+                }
+            )
     return rows
 
 
@@ -233,19 +245,21 @@ def comparisons(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
             continue
         found = paired_difference(*pair)
         low, high = found["low"], found["high"]
-        rows.append({
-            "question": question,
-            "first": titles[first],
-            "second": titles[second],
-            "measured": MEASURES[measure],
-            "split": split,
-            "pictures": pair[0].shape[1],
-            "seeds": " and ".join(map(str, dict.fromkeys(found["seeds"]))),
-            "difference": points(found["difference"]),
-            "95 % interval": f"{points(low)} to {points(high)}",
-            "by seed": " ".join(map(points, found["by_seed"])),
-            "so": "none" if low <= 0 <= high else f"{'first' if low > 0 else 'second'} ahead",
-        })  # fmt: skip
+        rows.append(
+            {
+                "question": question,
+                "first": titles[first],
+                "second": titles[second],
+                "measured": MEASURES[measure],
+                "split": split,
+                "pictures": pair[0].shape[1],
+                "seeds": " and ".join(map(str, dict.fromkeys(found["seeds"]))),
+                "difference": points(found["difference"]),
+                "95 % interval": f"{points(low)} to {points(high)}",
+                "by seed": " ".join(map(points, found["by_seed"])),
+                "so": "none" if low <= 0 <= high else f"{'first' if low > 0 else 'second'} ahead",
+            }
+        )
     return rows
 
 

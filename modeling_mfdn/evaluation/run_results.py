@@ -162,7 +162,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict:
     samples = (np.arange(first.shape[1]), *resampled)
     found = bootstrap(
         samples, difference, vectorized=False, n_resamples=RESAMPLES, batch=100, method="percentile", rng=0
-    ).confidence_interval  # fmt: skip
+    ).confidence_interval
     return {
         "difference": difference(*samples),
         "low": float(found.low),

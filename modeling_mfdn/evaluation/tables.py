@@ -100,11 +100,13 @@ def ingredients() -> str:
 def hints() -> str:
     """Top-1 accuracy by how many true tags are given: `evaluate_mfdn.py --hints`."""
     found = read_hints()
-    return markdown([
-        {"data set": dataset, "true tags given:": system} | {n: spread([value]) for n, value in values.items()}
-        for dataset, systems in found.items()
-        for system, values in systems.items()
-    ])  # fmt: skip
+    return markdown(
+        [
+            {"data set": dataset, "true tags given:": system} | {n: spread([value]) for n, value in values.items()}
+            for dataset, systems in found.items()
+            for system, values in systems.items()
+        ]
+    )
 
 
 def read_hints() -> dict[str, dict[str, dict[str, float]]]:
@@ -157,8 +159,10 @@ def shard_cost() -> str:
     for name, values in figures["loading"].items():
         rows.append(f"| training batch, {name} | {values['ratio']:.2f} | {values['images_per_second']:,} images/s |")
     sizes = figures["bytes_of_a_picture"]
-    rows.append(f"| bytes of a picture, train-ready | {sizes['train-ready'] / sizes['512 px']:.2f} | "
-                f"{sizes['train-ready'] / 1000:.0f} kB |")  # fmt: skip
+    rows.append(
+        f"| bytes of a picture, train-ready | {sizes['train-ready'] / sizes['512 px']:.2f} | "
+        f"{sizes['train-ready'] / 1000:.0f} kB |"
+    )
     return "\n".join(rows)
 
 
@@ -230,14 +234,16 @@ def onnx_cost() -> str:
         graph = title.split(",")[0]
         for name, values in variants.items():
             entry = exported[graph].get({"ONNX": graph, "ONNX int8": f"{graph}_int8"}.get(name), {})
-            rows.append({
-                "graph": f"`{title.replace(',', '`,', 1)}",
-                "runs on": name,
-                "time": f"{values['ratio']:.2f}",
-                "latency": f"{1000 * values['seconds']:.1f} ms",
-                "size": f"{entry['bytes'] / 1e6:.1f} MB" if entry else None,
-                "top-1": spread([entry["top1_accuracy"]]) if entry else None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "graph": f"`{title.replace(',', '`,', 1)}",
+                    "runs on": name,
+                    "time": f"{values['ratio']:.2f}",
+                    "latency": f"{1000 * values['seconds']:.1f} ms",
+                    "size": f"{entry['bytes'] / 1e6:.1f} MB" if entry else None,
+                    "top-1": spread([entry["top1_accuracy"]]) if entry else None,
+                }
+            )
     return markdown(rows)
 
 

@@ -139,8 +139,7 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         if processor.get("tag_thresholds")
         else f"a score of {processor.get('tag_threshold', 0.35)} on, the same for all",
         data=data_lines(build),
-        ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("ratings", {}).items())
-        or "not recorded",
+        ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("ratings", {}).items()) or "not recorded",
         training=training_line(training, state),
         licence_line="The weights were trained on pictures that this project's code drew; Apache-2.0 too."
         if drawn

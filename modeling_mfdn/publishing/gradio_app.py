@@ -1,6 +1,6 @@
 """A page to try a model in: picture and hints in, characters and tags out. Needs `pip install mfdn[gradio]`.
 
-    python -m modeling_mfdn.publishing.gradio_app --model mfdn
+python -m modeling_mfdn.publishing.gradio_app --model mfdn
 """
 
 import argparse

@@ -77,12 +77,16 @@ class PictureAndTags(nn.Module):
         ends = torch.zeros_like(input_ids[:, :1])
         visible = VisibleTags(
             input_ids=torch.cat(
-                [ends + config.cls_token_id, tag_ids * is_given + config.pad_token_id * ~is_given,
-                 ends + config.sep_token_id], dim=1
+                [
+                    ends + config.cls_token_id,
+                    tag_ids * is_given + config.pad_token_id * ~is_given,
+                    ends + config.sep_token_id,
+                ],
+                dim=1,
             ),
             positions=self.positions.expand_as(input_ids),
             mask=nn.functional.pad(is_given, (1, 1), value=True),
-        )  # fmt: skip
+        )
         vision = model.vision_encoder(model.vision_embeddings(pixel_values))
         text, mask = model.encode_tags(visible, vision)
         vision, text = model.fuse(vision, text, mask)
@@ -264,14 +268,23 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
         report["graphs"][name] = entry
     write_tag_table(output / "selected_tags.csv", tags, characters, dataset)
     preprocess = {
-        "image_size": config.image_size, "mean": list(image_processor.image_mean),
-        "std": list(image_processor.image_std), "white_square": processor.pad_square,
+        "image_size": config.image_size,
+        "mean": list(image_processor.image_mean),
+        "std": list(image_processor.image_std),
+        "white_square": processor.pad_square,
         "resample": FILTERS[image_processor.resample],
-        "characters": characters, "tags": tags, "num_special_tokens": config.num_special_tokens,
-        "cls_token_id": config.cls_token_id, "sep_token_id": config.sep_token_id, "pad_token_id": config.pad_token_id,
-        "max_tag_tokens": config.max_tag_tokens, "max_tags": config.max_tags, "tag_threshold": processor.tag_threshold,
-        "tag_thresholds": processor.tag_thresholds, "temperature_applied": processor.temperature,
-    }  # fmt: skip
+        "characters": characters,
+        "tags": tags,
+        "num_special_tokens": config.num_special_tokens,
+        "cls_token_id": config.cls_token_id,
+        "sep_token_id": config.sep_token_id,
+        "pad_token_id": config.pad_token_id,
+        "max_tag_tokens": config.max_tag_tokens,
+        "max_tags": config.max_tags,
+        "tag_threshold": processor.tag_threshold,
+        "tag_thresholds": processor.tag_thresholds,
+        "temperature_applied": processor.temperature,
+    }
     (output / "preprocess.json").write_text(json.dumps(preprocess, ensure_ascii=False), encoding="utf-8")
     (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):

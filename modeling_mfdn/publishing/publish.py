@@ -157,9 +157,13 @@ def upload(
     )
     if card is not None:
         commit = api.upload_file(
-            path_or_fileobj=card, path_in_repo="README.md", repo_id=repository, repo_type=repo_type,
-            revision=revision, commit_message=message or f"Card of {folder.resolve().name}",
-        )  # fmt: skip
+            path_or_fileobj=card,
+            path_in_repo="README.md",
+            repo_id=repository,
+            repo_type=repo_type,
+            revision=revision,
+            commit_message=message or f"Card of {folder.resolve().name}",
+        )
     print(f'Published: {commit.commit_url}\nPin it: revision="{commit.oid}"')
     return commit.oid
 

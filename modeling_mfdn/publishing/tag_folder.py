@@ -53,8 +53,17 @@ EXAMPLE = """examples:
 captions that are read: PICTURE.txt, PICTURE.EXT.txt, PICTURE.caption, in UTF-8 or with a byte order mark; a caption
 of several lines gets new tags at the end of its first line, or, where each line is one tag, lines of their own"""
 # What an option says of the records of jsonl and csv is in none of these.
-NOT_OF_RECORDS = ("model", "folder", "output", "overwrite", "batch_size", "num_workers", "device", "spreadsheet",
-                  "not_recursive")  # fmt: skip
+NOT_OF_RECORDS = (
+    "model",
+    "folder",
+    "output",
+    "overwrite",
+    "batch_size",
+    "num_workers",
+    "device",
+    "spreadsheet",
+    "not_recursive",
+)
 SHOWN = 10
 
 
@@ -72,8 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--append", action="store_true", help="keep the tags of a caption and add new ones (txt, hydrus)")
     add("--full_names", action="store_true", help="PICTURE.EXT.txt, so that a.png and a.jpg get one each (txt)")
     add("--scores", action="store_true", help="scores too: tag:0.93 in text, numbers in jsonl and csv")
-    add("--spreadsheet", action="store_true",
-        help="csv for a spreadsheet: a ' before cells that it would take for a formula (= + - @)")  # fmt: skip
+    add(
+        "--spreadsheet",
+        action="store_true",
+        help="csv for a spreadsheet: a ' before cells that it would take for a formula (= + - @)",
+    )
     add = parser.add_argument_group("which tags").add_argument
     add("--tag_threshold", type=score, help="score in [0, 1] (default: those stored with the model)")
     add("--character_threshold", type=score, default=0.5, help="score in [0, 1]; above 0.5 one at most (default: 0.5)")
@@ -165,9 +177,12 @@ def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list,
             outputs = model(**batch)
         given = [hints[index] for index in items["indices"]]
         found = processor.post_process(
-            outputs, top_k=min(5, model.config.num_labels), tag_threshold=options.tag_threshold,
-            max_tags=options.max_tags, given_tags=given if any(given) else None,
-        )  # fmt: skip
+            outputs,
+            top_k=min(5, model.config.num_labels),
+            tag_threshold=options.tag_threshold,
+            max_tags=options.max_tags,
+            given_tags=given if any(given) else None,
+        )
         for index, result in zip(items["indices"], found, strict=True):
             yield index, result, None
 
@@ -257,8 +272,10 @@ def read_captions(paths: list[Path], places: list[Path], names: dict, options, r
         except (ValueError, OSError) as error:
             report.problems[names[path]] = str(error)
     if num_done and options.use_existing:
-        print(f"{num_done:,} pictures have captions and are left alone: --append keeps the tags of those and adds new "
-              "ones, --overwrite writes them anew.")  # fmt: skip
+        print(
+            f"{num_done:,} pictures have captions and are left alone: --append keeps the tags of those and adds new "
+            "ones, --overwrite writes them anew."
+        )
     return waiting
 
 

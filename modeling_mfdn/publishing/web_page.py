@@ -32,8 +32,21 @@ RUNTIME_VERSION = "1.30.0"
 RUNTIME_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{RUNTIME_VERSION}.tgz"
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PAGE_KEYS = ("image_size", "mean", "std", "resample", "characters", "tags", "num_special_tokens", "cls_token_id",
-             "sep_token_id", "pad_token_id", "max_tag_tokens", "tag_threshold", "tag_thresholds")  # fmt: skip
+PAGE_KEYS = (
+    "image_size",
+    "mean",
+    "std",
+    "resample",
+    "characters",
+    "tags",
+    "num_special_tokens",
+    "cls_token_id",
+    "sep_token_id",
+    "pad_token_id",
+    "max_tag_tokens",
+    "tag_threshold",
+    "tag_thresholds",
+)
 
 
 def runtime_folder(given: str | None) -> Path:
@@ -80,8 +93,9 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     graph, with_tags = (onnx / f"{name}{suffix}.onnx" for name in ("model", "model_with_tags"))
     if not graph.exists() or not (onnx / "preprocess.json").exists():
         wanted = f"{graph.name} and preprocess.json"
-        raise ValueError(f"Expected {wanted} in {onnx}: run modeling_mfdn.publishing.onnx_export"
-                         f"{' --int8' if int8 else ''} first.")  # fmt: skip
+        raise ValueError(
+            f"Expected {wanted} in {onnx}: run modeling_mfdn.publishing.onnx_export{' --int8' if int8 else ''} first."
+        )
     if Path(f"{graph}.data").exists():
         raise ValueError(f"{graph} keeps its weights in a second file: it is too large for a page. Try --int8.")
     copied = [graph, *([with_tags] if with_tags.exists() else []), *(runtime / name for name in RUNTIME_FILES)]
@@ -108,9 +122,12 @@ class PageHandler(SimpleHTTPRequestHandler):
     """Static files, with the types that browsers insist on."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {
-        ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",
-        ".onnx": "application/octet-stream", ".json": "application/json",
-    }  # fmt: skip
+        ".mjs": "text/javascript",
+        ".js": "text/javascript",
+        ".wasm": "application/wasm",
+        ".onnx": "application/octet-stream",
+        ".json": "application/json",
+    }
 
     def log_message(self, *args):
         pass

@@ -8,17 +8,28 @@ from .saving import public_name
 MODEL_SIZES = {
     "large": {},  # MFDNConfig() is the paper, §IV: 588 M parameters
     "small": {
-        "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536,
-        "num_vision_layers": 6, "num_text_layers": 6, "num_fusion_layers": 6, "num_decoder_layers": 4,
+        "hidden_size": 384,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "num_vision_layers": 6,
+        "num_text_layers": 6,
+        "num_fusion_layers": 6,
+        "num_decoder_layers": 4,
     },
     "tiny": {
-        "image_size": 48, "patch_size": 8,
-        "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512,
-        "num_vision_layers": 3, "num_text_layers": 1, "num_fusion_layers": 3, "num_decoder_layers": 1,
+        "image_size": 48,
+        "patch_size": 8,
+        "hidden_size": 128,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "num_vision_layers": 3,
+        "num_text_layers": 1,
+        "num_fusion_layers": 3,
+        "num_decoder_layers": 1,
         "hidden_dropout_prob": 0.0,
         "initializer_range": 0.08,  # about 1 / sqrt(hidden_size); 0.02 is for widths near 1,024 and learns 3x slower
     },
-}  # fmt: skip
+}
 
 # Paper: SGD at 1e-3 for 50 epochs from ImageNet-21k weights, all tags hidden from half of the run on. Here, only where
 # nothing else was asked for: AdamW from scratch, all tags hidden from 0.15 on, because the embedded set has 1,400
@@ -62,13 +73,40 @@ RECIPES = {"paper": {}, "quick": QUICK_RECIPE, "both_ends": BOTH_ENDS_RECIPE}
 # Flags of transformers.TrainingArguments that say how a model was trained. Only these, our own, and none else are
 # written beside the weights: others hold tokens, addresses and folders.
 TRAINER_FLAGS = {
-    "optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-    "max_grad_norm", "num_train_epochs", "max_steps", "warmup_steps", "label_smoothing_factor", "seed", "data_seed",
-    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "bf16", "fp16", "tf32", "use_cpu", "torch_compile", "eval_strategy", "eval_steps",
-    "save_strategy", "save_steps", "logging_steps", "dataloader_num_workers", "dataloader_persistent_workers",
-    "load_best_model_at_end", "metric_for_best_model", "disable_tqdm",
-}  # fmt: skip
+    "optim",
+    "optim_args",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "num_train_epochs",
+    "max_steps",
+    "warmup_steps",
+    "label_smoothing_factor",
+    "seed",
+    "data_seed",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "bf16",
+    "fp16",
+    "tf32",
+    "use_cpu",
+    "torch_compile",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "logging_steps",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "disable_tqdm",
+}
 FOLDER_FLAGS = {"dataset", "vision_weights"}
 
 

@@ -15,9 +15,15 @@ UNFINISHED = "checkpoint.unfinished"  # a checkpoint is written in here, and mov
 UNFINISHED_MODEL = "model.unfinished"
 # What says something of one model: with another model it would be wrong.
 OF_ONE_MODEL = (
-    "model*.safetensors", "model.safetensors.index.json", "training.json", "results*.json", "predictions*.parquet",
-    "trainer_state.json", "*.png", ".eval_results/*.yaml",
-)  # fmt: skip
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "training.json",
+    "results*.json",
+    "predictions*.parquet",
+    "trainer_state.json",
+    "*.png",
+    ".eval_results/*.yaml",
+)
 
 
 def check_run_folder(folder: str, overwrite: bool, resume: str | None) -> None:

@@ -135,10 +135,15 @@ def rows_of(posts, splits) -> list:
     offsets = posts.offsets().tolist()
     names, codes = posts.tag_names, posts.tag_codes.tolist()
     return sorted(
-        (post_id, posts.character_names[character], sorted(names[code] for code in codes[offsets[i] : offsets[i + 1]]),
-         posts.rating_names[posts.ratings[i]], SPLITS[splits[i]])
+        (
+            post_id,
+            posts.character_names[character],
+            sorted(names[code] for code in codes[offsets[i] : offsets[i + 1]]),
+            posts.rating_names[posts.ratings[i]],
+            SPLITS[splits[i]],
+        )
         for i, (post_id, character) in enumerate(zip(posts.post_ids.tolist(), posts.characters.tolist(), strict=True))
-    )  # fmt: skip
+    )
 
 
 def lines_of(folder: Path):

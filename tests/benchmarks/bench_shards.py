@@ -50,9 +50,17 @@ def shard_of(paths: list[Path], target: Path, short_side: int | None = None) -> 
     counts = np.full(len(paths), 24, np.int32)
     codes = np.tile(np.arange(24), len(paths))
     return ShardTask(
-        str(target), danmul_schema(["alice", "bob"]), ids, [ImageFile(str(path)) for path in paths], ids % 2,
-        ["s"] * len(paths), counts, codes, [f"tag_{i}" for i in range(24)], short_side,
-    )  # fmt: skip
+        str(target),
+        danmul_schema(["alice", "bob"]),
+        ids,
+        [ImageFile(str(path)) for path in paths],
+        ids % 2,
+        ["s"] * len(paths),
+        counts,
+        codes,
+        [f"tag_{i}" for i in range(24)],
+        short_side,
+    )
 
 
 def write(task: ShardTask) -> None:

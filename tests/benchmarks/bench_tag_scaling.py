@@ -101,8 +101,10 @@ def main(argv: list[str] | None = None) -> dict:
     for num_tags in args.tags:
         for system in NAMES:
             if system == "label2label" and expected_gb(num_tags, args.batch_size, heads) > args.max_gb:
-                print(f"label2label with {num_tags:,} tags is left out: its attention alone may need "
-                      f"{expected_gb(num_tags, args.batch_size, heads):.0f} GB")  # fmt: skip
+                print(
+                    f"label2label with {num_tags:,} tags is left out: its attention alone may need "
+                    f"{expected_gb(num_tags, args.batch_size, heads):.0f} GB"
+                )
                 continue
             command = [sys.executable, __file__, "--child", system, str(num_tags), "--model_size", args.model_size]
             command += ["--batch_size", str(args.batch_size), "--steps", str(args.steps)]

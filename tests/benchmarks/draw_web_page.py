@@ -1,6 +1,6 @@
 """The picture of the page in the README: what it says of a picture, and what it says after a hint.
 
-    python tests/benchmarks/draw_web_page.py --site site --picture PICTURE --hint white_bow --output web_page.png
+python tests/benchmarks/draw_web_page.py --site site --picture PICTURE --hint white_bow --output web_page.png
 """
 
 import argparse
