@@ -111,7 +111,7 @@ def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
 
 def count_training_images(dataset: str, characters: Sequence[str]) -> list[int]:
     """Training images of each of the model's characters [C]."""
-    from modeling_mfdn.training.data import load_split, read_characters
+    from modeling_mfdn.data.dataset import load_split, read_characters
 
     rows = load_split(dataset, "train", needs_tags=False)
     labels, counts = label_map(read_characters(rows), characters), [0] * len(characters)
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> dict:
     if (args.hub_model_id or args.hub_dataset_id) and not args.push_to_hub:
         raise ValueError("--hub_model_id and --hub_dataset_id go with --push_to_hub.")
     if args.push_to_hub:
-        from modeling_mfdn.publishing.publish import repository_id
+        from modeling_mfdn.publishing.push import repository_id
 
         args.hub_model_id = repository_id(args.hub_model_id or Path(args.model).resolve().name)
     # Here, because `evaluate` takes seconds to import and --help should not.
@@ -160,6 +160,8 @@ def main(argv: list[str] | None = None) -> dict:
     from transformers import AutoModelForImageClassification
 
     from modeling_mfdn import MFDNProcessor
+    from modeling_mfdn.data.collator import MFDNCollator
+    from modeling_mfdn.data.dataset import load_split, read_characters
     from modeling_mfdn.evaluation.calibration import calibrate, calibration_error, confidence_bins
     from modeling_mfdn.evaluation.errors import (
         accuracy_by_training_images,
@@ -167,18 +169,12 @@ def main(argv: list[str] | None = None) -> dict:
         most_confused,
         predict_characters,
     )
-    from modeling_mfdn.evaluation.evaluation_loop import (
-        evaluate_model,
-        format_results,
-        write_predictions,
-        write_results,
-    )
     from modeling_mfdn.evaluation.figures import reliability_plot
     from modeling_mfdn.evaluation.hints import accuracy_by_hints
+    from modeling_mfdn.evaluation.predictions import evaluate_model, format_results, write_predictions, write_results
     from modeling_mfdn.publishing.cards import write_hub_files
-    from modeling_mfdn.publishing.publish import publish_model
-    from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
-    from modeling_mfdn.training.saving import public_name
+    from modeling_mfdn.publishing.push import publish_model
+    from modeling_mfdn.training.files import public_name
 
     accelerator = Accelerator()
 

@@ -14,39 +14,24 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser, TrainingArguments, pipeline, set_seed
 
-from modeling_mfdn import (
-    Label2LabelConfig,
-    Label2LabelModel,
-    MFDNConfig,
-    MFDNModel,
-    MultiLabelConfig,
-    MultiLabelModel,
-)
-from modeling_mfdn.baselines import TAG_LOSSES
+from modeling_mfdn import Label2LabelConfig, Label2LabelModel, MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel
 from modeling_mfdn.configuration_mfdn import MODALITIES
-from modeling_mfdn.evaluation.evaluation_loop import evaluate_model, format_results, write_results
+from modeling_mfdn.data.collator import COLOR_JITTER, CROP_SHARE, MFDNCollator
+from modeling_mfdn.data.dataset import BROKEN, describe_dataset, load_split, read_characters, read_tag_vocabulary
+from modeling_mfdn.data.images import decode_image
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
-from modeling_mfdn.pretrained import load_vision_weights
+from modeling_mfdn.evaluation.predictions import evaluate_model, format_results, write_results
+from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
 from modeling_mfdn.publishing.cards import write_hub_files
-from modeling_mfdn.publishing.publish import publish_model, repository_id
-from modeling_mfdn.tag_tokenizer import build_processor
-from modeling_mfdn.training.curriculum import SCHEDULES, MaskScheduler
-from modeling_mfdn.training.data import (
-    BROKEN,
-    COLOR_JITTER,
-    CROP_SHARE,
-    MFDNCollator,
-    describe_dataset,
-    load_split,
-    read_characters,
-    read_tag_vocabulary,
-)
-from modeling_mfdn.training.images import decode_image
+from modeling_mfdn.publishing.push import publish_model, repository_id
+from modeling_mfdn.training.files import claim, public_name
 from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES, recorded_flags
 from modeling_mfdn.training.run_folder import check_run_folder, find_checkpoint, remove_checkpoints, save_artifacts
-from modeling_mfdn.training.saving import claim, public_name
+from modeling_mfdn.training.schedules import SCHEDULES, MaskScheduler
+from modeling_mfdn.training.tag_tokenizer import build_processor
 from modeling_mfdn.training.terminal import command_line
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
+from modeling_mfdn.training.vision_weights import load_vision_weights
 
 EMBEDDED_DUMP = "mini_booru"
 EMBEDDED_DATASET = "danmul"

@@ -12,13 +12,13 @@ from pathlib import Path
 from tqdm import tqdm
 from upath import UPath
 
-from dataset_scripts.check_images import image_problem
-from dataset_scripts.danmul_folder import read_record, shard_batches
-from dataset_scripts.dataset_statistics import table_1_markdown
-from dataset_scripts.list_images import SUFFIXES, ImageFile
-from dataset_scripts.split_posts import SPLITS
-from dataset_scripts.terminal import command_line
-from dataset_scripts.train_ready import upright_rgb
+from dataset_scripts.dump.check_images import image_problem
+from dataset_scripts.dump.list_images import SUFFIXES, ImageFile
+from dataset_scripts.dump.pictures import upright_rgb
+from dataset_scripts.folder.lists import read_record, shard_batches
+from dataset_scripts.folder.statistics import table_1_markdown
+from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.rules.split_posts import SPLITS
 
 THUMBNAIL = 160  # pixels of the longer side
 LISTED_TAGS = 2_000

@@ -14,8 +14,22 @@ import numpy as np
 from tqdm import tqdm
 from upath import UPath
 
-from dataset_scripts import select_posts as rules
-from dataset_scripts.apply_rules import (
+from dataset_scripts.build_options import build_parser
+from dataset_scripts.dump.check_images import check_images
+from dataset_scripts.dump.find_dump import Dump, find_dump
+from dataset_scripts.dump.list_images import ImageListing, counted
+from dataset_scripts.dump.parse import Parsed, merge, parse, write_rejects
+from dataset_scripts.dump.read_relations import read_relations
+from dataset_scripts.dump.records import BadLine
+from dataset_scripts.folder.executors import run
+from dataset_scripts.folder.lists import read_record, record_build, split_ids, write_lists
+from dataset_scripts.folder.shards import expected_bytes, plan_shards, write_shard
+from dataset_scripts.folder.statistics import table_1, table_1_markdown
+from dataset_scripts.folder.terminal import printable
+from dataset_scripts.folder.work_folder import is_local, publish, refuse_existing, sibling, work_folder
+from dataset_scripts.rules import select_posts as rules
+from dataset_scripts.rules.posts_table import PostsTable, in_canonical_order, in_sorted
+from dataset_scripts.rules.selection import (
     Selection,
     apply_post_rules,
     apply_tag_rules,
@@ -25,30 +39,8 @@ from dataset_scripts.apply_rules import (
     print_problems,
     refuse_problems,
 )
-from dataset_scripts.build_options import build_parser
-from dataset_scripts.check_images import check_images
-from dataset_scripts.danmul_folder import (
-    is_local,
-    publish,
-    read_record,
-    record_build,
-    refuse_existing,
-    sibling,
-    split_ids,
-    work_folder,
-    write_lists,
-)
-from dataset_scripts.dataset_statistics import table_1, table_1_markdown
-from dataset_scripts.find_dump import Dump, find_dump
-from dataset_scripts.list_images import ImageListing, counted
-from dataset_scripts.posts import Parsed, PostsTable, merge, parse, write_rejects
-from dataset_scripts.records import BadLine
-from dataset_scripts.run_tasks import run
-from dataset_scripts.split_posts import SPLITS, assign_splits
-from dataset_scripts.tag_relations import apply_aliases, apply_implications, read_relations
-from dataset_scripts.terminal import printable
-from dataset_scripts.train_ready import expected_bytes
-from dataset_scripts.write_parquet import plan_shards, write_shard
+from dataset_scripts.rules.split_posts import SPLITS, assign_splits
+from dataset_scripts.rules.tag_relations import apply_aliases, apply_implications
 
 IMAGES_PER_TASK = 5_000
 SHOWN_BAD_LINES = 5
@@ -85,7 +77,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     problems = {"missing": rules.missing_images(selection.posts, listing.ids)}
     num_conflicts = apply_post_rules(selection, listing.ids, options) + listing.num_conflicts
     if like:
-        selection.drop_posts("new_post", rules.in_sorted(selection.posts.post_ids, like.post_ids))
+        selection.drop_posts("new_post", in_sorted(selection.posts.post_ids, like.post_ids))
         selection.drop_posts("known_character", rules.posts_of_unknown_characters(selection.posts, like.characters))
     checked_ids, checked_bytes = selection.posts.post_ids, None
     if not options.dry_run:
@@ -94,7 +86,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
         vanished = broken.get("missing", problems["missing"])
         problems = broken | {"missing": np.union1d(problems["missing"], vanished)}
         bad_ids = np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
-        selection.drop_posts("readable_image", rules.in_sorted(selection.posts.post_ids, bad_ids))
+        selection.drop_posts("readable_image", in_sorted(selection.posts.post_ids, bad_ids))
     if options.strict:
         refuse_problems(problems)
     if not like:
@@ -121,7 +113,7 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
 
     # 3. Split and write
     scores = dict(zip(selection.posts.tag_names, scores.tolist(), strict=True))
-    posts = rules.in_canonical_order(selection.posts)
+    posts = in_canonical_order(selection.posts)
     if options.split == "published":
         splits = np.array([parsed.splits[post_id] for post_id in posts.post_ids.tolist()], np.int8)
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataset_scripts.build import build
 from dataset_scripts.build_options import build_parser
-from dataset_scripts.executors import open_executor
-from dataset_scripts.terminal import command_line
+from dataset_scripts.folder.executors import open_executor
+from dataset_scripts.folder.terminal import command_line
 
 
 @command_line

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 from upath import UPath
 
-from dataset_scripts.card import dataset_card
-from dataset_scripts.danmul_folder import json_text, read_record, replace_text, split_ids
-from dataset_scripts.dataset_statistics import all_statistics, table_3_markdown
-from dataset_scripts.split_posts import SPLITS
-from dataset_scripts.terminal import command_line
-from dataset_scripts.write_parquet import parquet_writer, size_and_digest
+from dataset_scripts.folder.card import dataset_card
+from dataset_scripts.folder.lists import json_text, read_record, replace_text, split_ids
+from dataset_scripts.folder.shards import parquet_writer, size_and_digest
+from dataset_scripts.folder.statistics import all_statistics, table_3_markdown
+from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.rules.split_posts import SPLITS
 
 HELP = """Write DANMUL/share/: posts of DANMUL's test split that are in DAFRE's test split too, by post id. Never by
 class name: `_(kantai_collection)` became `_(kancolle)`. Then load_dataset("danmul", "share") reads them."""

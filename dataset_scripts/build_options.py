@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 
-from dataset_scripts import select_posts as rules
-from dataset_scripts.executors import EXECUTORS
-from dataset_scripts.find_dump import FORMATS
+from dataset_scripts.dump.find_dump import FORMATS
+from dataset_scripts.folder.executors import EXECUTORS
+from dataset_scripts.rules import select_posts as rules
 
 HELP = """Build the data set Dan:mul from a dump. Defaults are the rules of paper §III.A; every rule reports its count.
 

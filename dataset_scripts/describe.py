@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 from upath import UPath
 
-from dataset_scripts.danmul_folder import json_text, read_record, replace_text, shard_batches
-from dataset_scripts.dataset_statistics import (
+from dataset_scripts.folder.lists import json_text, read_record, replace_text, shard_batches
+from dataset_scripts.folder.statistics import (
     all_statistics,
     draw_figures,
     table_1,
@@ -18,8 +18,8 @@ from dataset_scripts.dataset_statistics import (
     table_2_markdown,
     table_3_markdown,
 )
-from dataset_scripts.split_posts import SPLITS
-from dataset_scripts.terminal import command_line
+from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.rules.split_posts import SPLITS
 
 HELP = "Tables I to III and Fig. 2 of the paper for a built folder; writes statistics.json, tables.md, figures/ there."
 EXAMPLE = """examples:

@@ -7,8 +7,8 @@ without `trust_remote_code`; and what is saved carries the code along, for proce
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .baselines import Label2LabelConfig, Label2LabelModel, MultiLabelConfig, MultiLabelModel
 from .configuration_mfdn import MFDNConfig
+from .modeling_baselines_mfdn import Label2LabelConfig, Label2LabelModel, MultiLabelConfig, MultiLabelModel
 from .modeling_mfdn import MFDNModel, MFDNOutput
 from .pipeline_mfdn import MFDNPipeline
 from .processing_mfdn import MFDNProcessor

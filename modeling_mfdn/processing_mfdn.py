@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .image_reading_mfdn import pad_to_square, read_image, to_rgb
+from .image_processing_mfdn import pad_to_square, read_image, to_rgb
 
 if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, and the pipeline has to travel along.
     from .pipeline_mfdn import MFDNPipeline  # noqa: F401

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from modeling_mfdn import MFDNConfig, MFDNModel, MFDNProcessor
-from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.training.tag_tokenizer import build_processor
 
 CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
 TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "\\m/", "hatsune_miku_(append)", "hello,_good-bye", "école"]

@@ -35,10 +35,10 @@ from upath import UPath
 sys.path.insert(0, str(Path(__file__).parent))
 
 from dump_factory import Post, picture  # noqa: E402
-from test_posts import rows  # noqa: E402
+from test_parse import rows  # noqa: E402
 
-from dataset_scripts.find_dump import find_dump  # noqa: E402
-from dataset_scripts.posts import merge, parse  # noqa: E402
+from dataset_scripts.dump.find_dump import find_dump  # noqa: E402
+from dataset_scripts.dump.parse import merge, parse  # noqa: E402
 
 WORDS = ["long_hair", "smile", "1girl", "帽子", "hello,_good-bye", ">_<", "a_b_(c)", "été", "x" * 60, ":3"]
 PACKERS = {

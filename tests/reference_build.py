@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from dataset_scripts.select_posts import EMOTICON_PATTERN
-from dataset_scripts.split_posts import hash_ids
+from dataset_scripts.rules.select_posts import EMOTICON_PATTERN
+from dataset_scripts.rules.split_posts import hash_ids
 
 
 def reference(lines, image_ids, threshold, min_posts=10):

@@ -18,9 +18,9 @@ from dump_factory import Post, dirty_posts, image_path, write_dump
 from PIL import Image
 from reference_build import reference
 
-from dataset_scripts import write_parquet
 from dataset_scripts.build_danmul import build_parser, main
-from dataset_scripts.split_posts import SPLITS
+from dataset_scripts.folder import shards
+from dataset_scripts.rules.split_posts import SPLITS
 
 
 def build(source, output, *options):
@@ -174,7 +174,7 @@ def test_order_generation_workers_and_a_rerun_change_no_byte(tmp_path):
 
 def test_no_post_is_in_two_splits_and_shards_are_of_the_size_asked_for(tmp_path, monkeypatch):
     dump = write_dump(tmp_path / "dump", random_posts())
-    plan = write_parquet.plan_shards
+    plan = shards.plan_shards
     monkeypatch.setattr("dataset_scripts.build.plan_shards", lambda *args: plan(*args[:5], 20_000, args[6]))
     assert build(dump, tmp_path / "danmul") == 0
     names = sorted(path.name for path in (tmp_path / "danmul" / "data").iterdir())
@@ -377,7 +377,7 @@ def test_impossible_options_are_refused(argv, capsys):
 
 
 def test_this_package_never_imports_the_model():
-    for path in Path(write_parquet.__file__).parent.glob("*.py"):
+    for path in Path(shards.__file__).parent.glob("*.py"):
         assert not re.search(r"^\s*(from|import) modeling_mfdn", path.read_text(encoding="utf-8"), re.M), path
 
 

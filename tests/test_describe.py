@@ -8,8 +8,8 @@ from dump_factory import Post, write_dump
 from PIL import Image
 
 from dataset_scripts import build_danmul
-from dataset_scripts.dataset_statistics import PAPER_TABLE_1, table_1, table_1_markdown, table_3_markdown
 from dataset_scripts.describe import main, read_columns
+from dataset_scripts.folder.statistics import PAPER_TABLE_1, table_1, table_1_markdown, table_3_markdown
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from evaluate_mfdn import label_map, main
 from evaluate_mfdn import run as evaluate
 from modeling_mfdn import MFDNConfig, MFDNModel
-from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.training.tag_tokenizer import build_processor
 
 CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
 TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "hello,_good-bye", "école", "hat"]

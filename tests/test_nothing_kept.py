@@ -14,8 +14,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from modeling_mfdn import MFDNModel
-from modeling_mfdn.training.curriculum import MaskScheduler
-from modeling_mfdn.training.data import MFDNCollator
+from modeling_mfdn.data.collator import MFDNCollator
+from modeling_mfdn.training.schedules import MaskScheduler
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 from transformers import pipeline
 
 from modeling_mfdn import MFDNModel, MFDNPipeline
-from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.training.tag_tokenizer import build_processor
 
 
 @pytest.fixture

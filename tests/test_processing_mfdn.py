@@ -257,7 +257,7 @@ def test_outputs_that_do_not_fit_are_refused(tiny_processor, outputs):
 
 
 def test_everything_comes_back_from_the_disk(tiny_config, tags, picture, tmp_path):
-    from modeling_mfdn.tag_tokenizer import build_processor
+    from modeling_mfdn.training.tag_tokenizer import build_processor
 
     processor = build_processor(tiny_config, tags)
     processor.tag_aggregation, processor.tag_threshold, processor.pad_square = "max", 0.2, False

@@ -1,6 +1,6 @@
 """What the README says is true: its figures, its commands, its words about other files."""
 
-import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from modeling_mfdn import MFDNModel
-from modeling_mfdn.evaluation.tables import render
-from modeling_mfdn.tag_tokenizer import build_processor
+from modeling_mfdn.paper.readme_tables import render
 from modeling_mfdn.training.run_folder import save_artifacts
+from modeling_mfdn.training.tag_tokenizer import build_processor
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "model_cards/results/README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"^(?:accelerate launch|python) (?:-m )?"
-    r"(train_mfdn|evaluate_mfdn|dataset_scripts\.\w+|modeling_mfdn\.evaluation\.\w+)(?:\.py)?(.*)$",
+    r"(train_mfdn|evaluate_mfdn|dataset_scripts\.\w+|modeling_mfdn\.paper\.\w+)(?:\.py)?(.*)$",
     (README + RESULTS).replace("\\\n", " "),
     re.MULTILINE,
 )
@@ -32,6 +32,8 @@ def test_figures_are_those_of_the_files_they_come_from(page):
 
 @pytest.mark.parametrize("module, flags", COMMANDS, ids=[" ".join(command)[:60] for command in COMMANDS])
 def test_command_parses(module, flags):
+    if importlib.util.find_spec(f"{module}.__main__"):
+        module = f"{module}.__main__"
     importlib.import_module(module).build_parser().parse_args(shlex.split(flags, comments=True))
 
 

@@ -10,8 +10,10 @@ import pytest
 from dump_factory import Post, write_dump
 from safetensors.torch import save_file
 
-from dataset_scripts import browse, build_danmul, build_danshare, describe, mini_booru
-from modeling_mfdn.publishing import cards, publish, tag_folder
+from dataset_scripts import browse, build_danmul, build_danshare, describe
+from dataset_scripts.mini_booru import __main__ as mini_booru
+from modeling_mfdn.publishing import cards, tag_folder
+from modeling_mfdn.publishing import push as publish
 from modeling_mfdn.training.terminal import check_model_name, command_line, printable
 
 

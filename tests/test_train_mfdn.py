@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 import evaluate_mfdn
 import train_mfdn
 from modeling_mfdn import MFDNModel
-from modeling_mfdn.evaluation.paper_tables import table_5
-from modeling_mfdn.evaluation.run_results import RunResults
-from modeling_mfdn.training.curriculum import mask_ratio
-from modeling_mfdn.training.learning_rate import learning_rate_factor
+from modeling_mfdn.paper.run_results import RunResults
+from modeling_mfdn.paper.tables import table_5
+from modeling_mfdn.training.schedules import learning_rate_factor, mask_ratio
 
 ROOT = Path(train_mfdn.__file__).parent
 COLORS = {"aka": (200, 40, 40), "ao": (40, 60, 200), "midori": (40, 180, 60)}
@@ -164,7 +163,7 @@ def test_folder_holds_model_processor_tokenizer_code_and_pictures(trained):
     folder, _ = trained
     expected = (
         "config.json model.safetensors processor_config.json preprocessor_config.json tokenizer.json "
-        "configuration_mfdn.py layers_mfdn.py modeling_mfdn.py processing_mfdn.py pipeline_mfdn.py "
+        "configuration_mfdn.py image_processing_mfdn.py modeling_mfdn.py processing_mfdn.py pipeline_mfdn.py "
         "training.json results.json training_curves.png example.png"
     )
     assert set(expected.split()) <= {path.name for path in folder.iterdir()}

@@ -1,1 +1,1 @@
-"""How MFDN is judged: metrics, the evaluation loop and figures. Nothing in this folder ships to the Hub."""
+"""How MFDN is judged: the pass over a split, metrics, figures. Stays home."""

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ..data.images import apply_color
 from ..processing_mfdn import aggregate_tag_scores
-from ..training.images import apply_color
-from .evaluation_loop import gather_readable
+from .predictions import gather_readable
 
 TEMPERATURES = torch.logspace(-1.0, 1.0, 81, base=4.0)  # 0.25 to 4, steps of 3.5 %
 CONFIDENCE_BINS = 15  # as Guo et al., 2017

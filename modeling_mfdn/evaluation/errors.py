@@ -11,10 +11,10 @@ from datasets import Dataset
 from PIL import Image
 from torch import nn
 
+from ..data.images import apply_color, decode_image
 from ..processing_mfdn import pad_to_square
-from ..training.images import apply_color, decode_image
-from .evaluation_loop import gather_readable
 from .figures import BLUE, GRID, INK, MUTED, TEAL, new_figure, shortened, tidy
+from .predictions import gather_readable
 
 MAX_BINS = 8
 MAX_PAIRS = 6

@@ -6,8 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..training.images import apply_color
-from .evaluation_loop import gather_readable, show_some
+from ..data.images import apply_color
+from .predictions import gather_readable, show_some
 
 HINTS = (0, 1, 2, 4, 8, 16)
 

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import safe_open
 
-from ..training.saving import write_whole
+from ..training.files import write_whole
 from ..training.terminal import command_line
 
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import AutoModelForImageClassification
 
-from modeling_mfdn import MFDNPipeline, MFDNProcessor
-from modeling_mfdn.training.terminal import check_model_name, command_line
+from .. import MFDNPipeline, MFDNProcessor
+from ..training.terminal import check_model_name, command_line
 
 CHARACTER_THRESHOLD = 0.5  # from here on a character is in the line to copy, as mfdn-tag writes it
 

@@ -25,7 +25,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
 from ..modeling_mfdn import VisibleTags
-from ..training.saving import check_room, whole_folder
+from ..training.files import check_room, whole_folder
 from ..training.terminal import check_model_name, command_line
 
 MARKER = "onnx.json"  # what every folder of this command holds
@@ -199,8 +199,9 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
     """Top-1 accuracy on a split; with tags if the graph takes them."""
     from torch.utils.data import DataLoader
 
-    from ..training.data import MFDNCollator, load_split, read_characters
-    from ..training.images import apply_color
+    from ..data.collator import MFDNCollator
+    from ..data.dataset import load_split, read_characters
+    from ..data.images import apply_color
 
     rows = load_split(dataset, split)
     if read_characters(rows) != [model.config.id2label[label] for label in range(model.config.num_labels)]:

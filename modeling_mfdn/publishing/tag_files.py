@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..training.saving import whole_file
+from ..training.files import whole_file
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CAPTION_SUFFIXES = (".txt", ".caption")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
-from ..training.saving import claim, whole_file
+from ..training.files import claim, whole_file
 from ..training.terminal import check_device, check_model_name, command_line, count, positive, printable, score
 from .tag_files import (
     CAPTION_SUFFIXES,

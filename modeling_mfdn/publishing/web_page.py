@@ -23,7 +23,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
-from ..training.saving import check_room, whole_file, whole_folder
+from ..training.files import check_room, whole_file, whole_folder
 from ..training.terminal import command_line
 
 STATIC = Path(__file__).parent / "web"

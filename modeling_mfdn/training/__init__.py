@@ -1,1 +1,1 @@
-"""How MFDN is trained: data, masking, schedules and the Trainer. Nothing in this folder ships to the Hub."""
+"""How MFDN is trained: schedules, recipes, the weights to start from, the Trainer. Stays home."""

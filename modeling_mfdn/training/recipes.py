@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterable, Sequence
 
-from .saving import public_name
+from .files import public_name
 
 MODEL_SIZES = {
     "large": {},  # MFDNConfig() is the paper, §IV: 588 M parameters

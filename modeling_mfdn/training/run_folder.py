@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import get_last_checkpoint
 
-from .saving import write_whole
+from .files import write_whole
 
 UNFINISHED = "checkpoint.unfinished"  # a checkpoint is written in here, and moved out when it is whole
 UNFINISHED_MODEL = "model.unfinished"

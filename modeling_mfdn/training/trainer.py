@@ -14,13 +14,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..configuration_mfdn import MFDNConfig
-from ..evaluation.evaluation_loop import evaluate_model
+from ..data.collator import MFDNCollator
+from ..data.dataset import check_bad_share
+from ..data.hidden_tags import hide_tags, step_generator
+from ..data.images import apply_color
+from ..evaluation.predictions import evaluate_model
 from ..modeling_mfdn import MFDNOutput
-from .curriculum import MaskScheduler
-from .data import MFDNCollator, apply_color, check_bad_share
-from .learning_rate import default_warmup_steps, learning_rate_factor
-from .masking import hide_tags, step_generator
 from .run_folder import UNFINISHED
+from .schedules import MaskScheduler, default_warmup_steps, learning_rate_factor
 
 
 @dataclass

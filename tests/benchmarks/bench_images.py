@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw
 from torchvision.transforms import v2
 
 from modeling_mfdn import MFDNConfig
-from modeling_mfdn.training.data import MFDNCollator, apply_color, load_split
+from modeling_mfdn.data.collator import MFDNCollator
+from modeling_mfdn.data.dataset import load_split
+from modeling_mfdn.data.images import apply_color
 
 EXAMPLE = "example (one minute): python -m tests.benchmarks.bench_images --images 128 --rounds 5"
 

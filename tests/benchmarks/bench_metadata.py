@@ -32,10 +32,10 @@ from reference_build import reference  # noqa: E402
 
 from dataset_scripts import build  # noqa: E402
 from dataset_scripts.build_options import build_parser  # noqa: E402
-from dataset_scripts.executors import open_executor  # noqa: E402
-from dataset_scripts.find_dump import Dump  # noqa: E402
-from dataset_scripts.list_images import ImageListing  # noqa: E402
-from dataset_scripts.split_posts import SPLITS  # noqa: E402
+from dataset_scripts.dump.find_dump import Dump  # noqa: E402
+from dataset_scripts.dump.list_images import ImageListing  # noqa: E402
+from dataset_scripts.folder.executors import open_executor  # noqa: E402
+from dataset_scripts.rules.split_posts import SPLITS  # noqa: E402
 
 FILES = 12
 BLOCK = 20_000

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 
 from rounds import measure  # noqa: E402
 
-from dataset_scripts.list_images import ImageFile  # noqa: E402
-from dataset_scripts.write_parquet import ShardTask, danmul_schema, plan_path, write_shard  # noqa: E402
+from dataset_scripts.dump.list_images import ImageFile  # noqa: E402
+from dataset_scripts.folder.shards import ShardTask, danmul_schema, plan_path, write_shard  # noqa: E402
 from modeling_mfdn import MFDNConfig  # noqa: E402
-from modeling_mfdn.training.data import MFDNCollator  # noqa: E402
+from modeling_mfdn.data.collator import MFDNCollator  # noqa: E402
 
 
 def draw_pictures(folder: Path, number: int) -> list[Path]:

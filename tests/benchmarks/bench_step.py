@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from rounds import measure
 
 from modeling_mfdn import MFDNConfig, MFDNModel
-from modeling_mfdn.training.masking import hide_tags
+from modeling_mfdn.data.hidden_tags import hide_tags
 from modeling_mfdn.training.recipes import MODEL_SIZES
 
 RATIOS = (0.0, 0.5, 1.0)

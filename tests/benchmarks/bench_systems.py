@@ -19,9 +19,9 @@ from bench_step import make_batch
 from rounds import report_steps
 
 from modeling_mfdn import MFDNConfig, MFDNModel
-from modeling_mfdn.training.curriculum import MaskScheduler
-from modeling_mfdn.training.data import MFDNCollator
+from modeling_mfdn.data.collator import MFDNCollator
 from modeling_mfdn.training.recipes import BOTH_ENDS_RECIPE, MODEL_SIZES
+from modeling_mfdn.training.schedules import MaskScheduler
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
 
 BOTH_ENDS = (

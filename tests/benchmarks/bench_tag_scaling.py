@@ -21,7 +21,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from modeling_mfdn.training.masking import hide_tags  # noqa: E402
+from modeling_mfdn.data.hidden_tags import hide_tags  # noqa: E402
 from modeling_mfdn.training.recipes import MODEL_SIZES  # noqa: E402
 from train_mfdn import SYSTEMS  # noqa: E402
 

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from evaluate_mfdn import label_map
 from modeling_mfdn import MFDNModel, MFDNProcessor
-from modeling_mfdn.evaluation.evaluation_loop import evaluate_model
-from modeling_mfdn.training.data import MFDNCollator, load_split, read_characters
+from modeling_mfdn.data.collator import MFDNCollator
+from modeling_mfdn.data.dataset import load_split, read_characters
+from modeling_mfdn.evaluation.predictions import evaluate_model
 
 AGGREGATIONS = {"noisy-or": "noisy_or", "max": "max", "mean": "mean", "one query": "noisy_or"}
 

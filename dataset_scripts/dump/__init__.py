@@ -1,0 +1,1 @@
+"""What a dump is: formats, records, relations, pictures."""

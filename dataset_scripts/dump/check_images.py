@@ -1,0 +1,188 @@
+"""What is wrong with an image file: by its structure, or by decoding it strictly."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+import zlib
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from dataset_scripts.dump.list_images import ImageFile, open_image
+from dataset_scripts.dump.pictures import decoded
+
+MAX_IMAGE_BYTES = 16 * 2**20  # 512px images have 0.1 MB; a row group of 100 must stay below Arrow's 2 GiB
+MAX_IMAGE_PIXELS = 50_000_000  # of the header: a guard against decompression bombs, not against large pictures
+MAX_SIDE = 65_500  # what libjpeg reads and writes: a line of 1 x 100,000 pixels never becomes a train-ready JPEG
+MAX_SCANS = 100  # of a JPEG, ten are usual; each is a pass over all pixels and may have ten bytes
+REASONS = ("missing", "unreadable", "empty", "oversized", "not an image", "truncated", "damaged")
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
+AFTER_SCAN = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}  # JPEG markers between scans
+IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the first that is neither a stuffed byte nor a restart
+
+
+def check_images(files: list[ImageFile], decode: bool = False) -> tuple[np.ndarray, list[str]]:
+    """Bytes of each file (int64 [n]) and its problem, one of REASONS, or "" for a good one. See image_problem."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_problem has its own limit
+        checked = [image_problem(file, decode) for file in files]
+    return np.array([size for size, _ in checked], np.int64), [problem for _, problem in checked]
+
+
+def image_problem(file: ImageFile, decode: bool = False) -> tuple[int, str]:
+    """Size in bytes and what is wrong with an image file, "" if nothing. Reads it and walks through its parts.
+
+    Finds every cut-off file, which neither PIL's open nor its verify does, and a PNG with a flipped bit, by its sums.
+    Holes and flipped bits inside a JPEG or WEBP are found with `decode`, at many times the cost.
+    """
+    try:
+        if file.size > MAX_IMAGE_BYTES:  # of a tar member, which is read as a whole
+            return file.size, "oversized"
+        with open_image(file) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size > MAX_IMAGE_BYTES:
+                return size, "oversized"
+            stream.seek(0)
+            content = stream.read()
+    except FileNotFoundError:
+        return 0, "missing"
+    except OSError:
+        return 0, "unreadable"
+    return len(content), content_problem(content, decode)
+
+
+def content_problem(content: bytes, decode: bool = False) -> str:
+    """What is wrong with the bytes of an image file, "" if nothing."""
+    if not content:
+        return "empty"
+    kind = image_kind(content[:16])
+    if kind is None:
+        return "not an image"
+    problem, width, height = {"JPEG": walk_jpeg, "PNG": walk_png, "WEBP": walk_webp}[kind](content)
+    if width * height > MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
+        return "oversized"  # before Pillow makes room for it
+    if problem:
+        return problem
+    if width * height == 0 or (kind != "PNG" and not opens(content, kind)):
+        return "not an image"
+    return "damaged" if decode and not decodes(content, kind) else ""
+
+
+def image_kind(head: bytes) -> str | None:
+    """ "JPEG", "PNG" or "WEBP" by the first 16 bytes, whatever the file is called; None for anything else."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def walk_jpeg(content: bytes) -> tuple[str, int, int]:
+    """Problem, width and height of a JPEG by its markers, up to its end; what lies behind is nobody's business."""
+    position, width, height, scans = 2, 0, 0, 0
+    while 0 <= position < len(content) - 1:
+        marker = content[position + 1]
+        if content[position] != 0xFF or marker == 0:  # rubbish; before the first scan readers skip it
+            if scans:
+                return "damaged", width, height
+            position = content.find(b"\xff", position + 1)
+            continue
+        if marker in (0xFF, 0x01, *range(0xD0, 0xD9)):  # padding, and markers without content
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xD9:
+            return "" if scans else "not an image", width, height
+        length = int.from_bytes(content[position + 2 : position + 4])
+        if position + 4 > len(content):
+            break
+        if length < 2 or (scans and marker not in AFTER_SCAN):
+            return "damaged", width, height
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(content[position + n : position + n + 2]) for n in (5, 7))
+        position += 2 + length
+        if marker == 0xDA:
+            scans += 1
+            if scans > MAX_SCANS:
+                return "oversized", width, height
+            found = IN_SCAN.search(content, position)
+            position = found.start() if found else -1
+    return "truncated", width, height
+
+
+def walk_png(content: bytes) -> tuple[str, int, int]:
+    """Problem, width and height of a PNG by its chunks and their sums, up to its end. Pillow does without: it calls a
+    picture with much text none."""
+    position, width, height, has_pixels, view = 8, 0, 0, False, memoryview(content)
+    while position + 12 <= len(content):
+        length, kind = int.from_bytes(view[position : position + 4]), content[position + 4 : position + 8]
+        end = position + 12 + length
+        if end > len(content):
+            break
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            return "damaged", width, height
+        if position == 8:
+            depth, colours, *methods = content[position + 16 : position + 21]
+            if kind != b"IHDR" or length != 13 or depth not in PNG_DEPTHS.get(colours, ()) or methods > [0, 0, 1]:
+                return "not an image", 0, 0
+            width, height = (int.from_bytes(view[position + n : position + n + 4]) for n in (8, 12))
+        has_pixels |= kind == b"IDAT" and length > 0
+        if kind == b"IEND":
+            return "" if has_pixels else "damaged", width, height
+        position = end
+    return "truncated", width, height
+
+
+def walk_webp(content: bytes) -> tuple[str, int, int]:
+    """Problem, width and height of a WEBP by its chunks. Its length stands in its head."""
+    end = int.from_bytes(content[4:8], "little") + 8
+    position, width, height, has_pixels = 12, 0, 0, False
+    while position + 8 <= min(end, len(content)):
+        kind, length = content[position : position + 4], int.from_bytes(content[position + 4 : position + 8], "little")
+        head = content[position + 8 : position + 18]
+        if position + 8 + length > end:
+            return "damaged" if end <= len(content) else "truncated", width, height
+        if kind == b"VP8X":
+            width, height = (1 + int.from_bytes(head[n : n + 3], "little") for n in (4, 7))
+        elif kind == b"VP8L":
+            bits = int.from_bytes(head[1:5], "little")
+            width, height = max(width, 1 + bits % 2**14), max(height, 1 + (bits >> 14) % 2**14)
+            has_pixels |= head[:1] == b"\x2f" and bits >> 29 == 0
+        elif kind == b"VP8 ":
+            tag, bits = int.from_bytes(head[:3], "little"), int.from_bytes(head[6:10], "little")
+            width, height = max(width, bits % 2**14), max(height, (bits >> 16) % 2**14)
+            has_pixels |= tag % 2 == 0 and (tag >> 5) + 10 <= length and head[3:6] == b"\x9d\x01\x2a"
+        has_pixels |= kind == b"ANMF"
+        position += 8 + length + length % 2
+    if end > len(content):
+        return "truncated", width, height
+    return "" if has_pixels else "damaged", width, height
+
+
+def opens(content: bytes, kind: str) -> bool:
+    """Whether PIL can make sense of the header."""
+    try:
+        with Image.open(io.BytesIO(content), formats=[kind]) as image:
+            return min(image.size) > 0
+    except Exception:  # PIL's parsers raise many types on damaged headers, and each means the same here
+        return False
+
+
+def decodes(content: bytes, kind: str) -> bool:
+    """Whether every pixel can be decoded. JPEG: strictly, where PIL fills a hole with grey and says nothing."""
+    try:
+        if kind == "JPEG":
+            # An eighth of the size: all of the file is read, only the last step is short.
+            space = simplejpeg.decode_jpeg_header(content)[2]
+            space = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
+            simplejpeg.decode_jpeg(content, space, min_height=1, min_width=1, strict=True)
+        else:
+            decoded(content)
+    except Exception:  # each decoder has errors of its own, and each means the same here
+        return False
+    return True

@@ -1,0 +1,192 @@
+"""The lists of a built folder, its record and its card: written, and read back."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from dataset_scripts.dump.find_dump import Dump, relative
+from dataset_scripts.dump.parse import BadLine, Parsed, write_rejects
+from dataset_scripts.folder.card import dataset_card
+from dataset_scripts.folder.statistics import SPECIAL_TOKENS, all_statistics, draw_figures
+from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags
+from dataset_scripts.rules.selection import Selection
+from dataset_scripts.rules.split_posts import SPLITS
+
+LISTED_FILES = 100  # of metadata
+LISTED_IDS = 1_000  # of missing or broken images, per reason
+PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
+# No byte of the data set depends on these.
+NOT_RECORDED = ("output", "workers", "overwrite", "dry_run", "executor", "executor_address", "shards")
+
+
+def record_build(
+    options: argparse.Namespace,
+    parsed: Parsed,
+    dump: Dump,
+    selection: Selection,
+    posts: PostsTable,
+    splits: np.ndarray,
+    problems: dict[str, np.ndarray],
+) -> dict:
+    """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
+    ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
+    return {
+        "source": build_options(options)["source"],
+        "drawn": was_drawn(dump) and not options.images,
+        "metadata": {
+            "format": dump.format,
+            "files": len(dump.files),
+            "first_files": [relative(path, dump.source) for path in dump.files[:LISTED_FILES]],
+            "not_read": [relative(path, dump.source) for path in dump.not_read[:LISTED_FILES]],
+            "lines": parsed.num_records,
+            "bad_lines": parsed.num_bad,
+            "without_id": parsed.num_without_id,
+        },
+        "options": build_options(options),
+        "counts": {
+            "posts": len(posts),
+            "characters": len(posts.character_names),
+            "tags": len(posts.tag_names),
+            "tags_and_special_tokens": len(posts.tag_names) + SPECIAL_TOKENS,
+            "posts_without_tags": int(np.count_nonzero(posts.tag_counts == 0)),
+            "splits": {name: int(np.count_nonzero(splits == split)) for split, name in enumerate(SPLITS)},
+            "characters_without_posts": {
+                name: len(posts.character_names) - len(np.unique(posts.characters[splits == split]))
+                for split, name in enumerate(SPLITS)
+            },
+            "ratings": dict(sorted((name, number) for name, number in ratings.items() if number)),
+        },
+        "rules": selection.table(),
+        "images": {
+            reason: {"count": len(ids), "post_ids": ids[:LISTED_IDS].tolist()}
+            for reason, ids in sorted(problems.items())
+            if len(ids)
+        },
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def was_drawn(dump: Dump) -> bool:
+    """Whether all metadata were written by mini_booru, whose pictures are this project's: by their digests."""
+    try:
+        digests = json.loads((dump.source / "mini_booru.json").read_bytes())["metadata_sha256"]
+        return all(
+            hashlib.sha256(path.read_bytes()).hexdigest() == digests[relative(path, dump.source)]
+            for path in dump.files
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def build_options(options: argparse.Namespace) -> dict:
+    """The options that the bytes of the data set depend on. Of the source only the name: folders of a machine are
+    nobody's business on the Hub."""
+    recorded = {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
+    recorded |= {"source": UPath(options.source).absolute().name}
+    like = {"like": UPath(options.like).absolute().name} if options.like else {}  # folders of before know no --like
+    return {name: value for name, value in recorded.items() if name != "like"} | like
+
+
+def write_lists(
+    folder: UPath,
+    posts: PostsTable,
+    splits: np.ndarray,
+    scores: dict[str, float],
+    bad_lines: list[BadLine],
+    record: dict,
+    statistics: dict,
+) -> None:
+    """Every file of the folder but the shards. `posts` in canonical order; `scores`: Eq. 1 by tag name."""
+    for path in list(folder.iterdir()):  # of a killed run, maybe with other options
+        if path.is_file() and path.name != ".lock":
+            path.unlink()
+    write_json(folder / "tags.json", tag_vocabulary(posts, scores))
+    write_json(folder / "characters.json", character_list(posts, splits))
+    write_json(folder / "build.json", record)
+    write_json(folder / "statistics.json", all_statistics(statistics, record))
+    if bad_lines:
+        write_rejects(folder / "rejects.jsonl", bad_lines)
+    draw_figures(folder / "figures", splits, posts.characters, posts.tag_counts)
+    card = dataset_card(record, statistics, has_share=(folder / "share").is_dir())
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def tag_vocabulary(posts: PostsTable, scores: dict[str, float]) -> list[dict]:
+    """Tags with posts and Eq. 1, most frequent first, ties by name. The order is that of the tag ids to come."""
+    counts = count_posts_of_tags(posts).tolist()
+    rows = sorted(zip(posts.tag_names, counts, strict=True), key=lambda row: (-row[1], row[0]))
+    # Six places: the logarithm may differ in the last bit from one processor to the next.
+    return [{"tag": tag, "posts": number, "score": round(scores[tag], 6)} for tag, number in rows]
+
+
+def character_list(posts: PostsTable, splits: np.ndarray) -> list[dict]:
+    """Characters with their posts in all and per split, in the order of the ClassLabel (by name)."""
+    num_characters = len(posts.character_names)
+    columns = {"posts": np.bincount(posts.characters, minlength=num_characters)}
+    for split, name in enumerate(SPLITS):
+        columns[name] = np.bincount(posts.characters[splits == split], minlength=num_characters)
+    return [
+        {"character": name} | {column: int(counts[code]) for column, counts in columns.items()}
+        for code, name in enumerate(posts.character_names)
+    ]
+
+
+def write_json(path: UPath, content: dict | list) -> None:
+    path.write_text(json_text(content), encoding="utf-8")
+
+
+def json_text(content: dict | list) -> str:
+    """Indented; one record a line for lists, which are long."""
+    if isinstance(content, list):
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]\n"
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_record(folder: UPath) -> dict:
+    """build.json of a built folder. Raises FileNotFoundError, or ValueError for one that is damaged."""
+    if not (folder / "build.json").is_file():
+        raise FileNotFoundError(f"Expected a folder that build_danmul wrote, but {folder} has no build.json.")
+    try:
+        record = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+        record["counts"]["splits"], record["shards"]  # what everybody asks for  # noqa: B018
+        return record
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder}/build.json is cut or damaged ({error!r}): build the data set again.") from error
+
+
+def shard_batches(folder: UPath, split: str, columns: list[str] | None = None, rows: int = 10_000) -> Iterator:
+    """The rows of a split of a built folder, as record batches with their schema.
+
+    Raises ValueError, with the name of the shard, for what is none.
+    """
+    for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
+        try:
+            with path.open("rb") as file:
+                yield from pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
+
+
+def split_ids(folder: UPath, split: str) -> np.ndarray:
+    """Post ids of a split of a built folder, int64. Raises ValueError, FileNotFoundError where there are no shards."""
+    if not any((folder / "data").glob("*.parquet")):
+        raise FileNotFoundError(f"Expected a built folder with data/*.parquet, {folder} has none.")
+    columns = [batch["post_id"].to_numpy() for batch in shard_batches(folder, split, ["post_id"])]
+    return np.concatenate([np.array([], np.int64), *columns])

@@ -1,0 +1,1 @@
+"""The embedded dump: cast, tags, metadata and the program that draws it."""

@@ -1,0 +1,1 @@
+"""Draws one picture: pen, hair, costume, ornaments, background, and the character they make."""

@@ -1,0 +1,222 @@
+"""From a data set folder (Parquet) to batches: columns, tag vocabulary, decoding, augmentation, tag slots.
+
+Every random choice of a post comes from a generator seeded by (seed, epoch, post id), so a post looks the same
+whatever its batch, its worker and the number of times a run was interrupted.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torchvision.transforms import v2
+
+from ..configuration_mfdn import MFDNConfig
+from ..processing_mfdn import pad_to_square
+from .dataset import BROKEN, REBUILD, logger
+from .images import LUMINANCE, color_matrices, decode_image
+
+AUGMENTATIONS = ("fused", "torchvision")
+TAG_ORDERS = ("random", "alphabetical", "frequency")
+EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
+CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
+COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
+IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
+
+
+class MFDNCollator:
+    """Turns rows of `load_split` into a batch. Picklable; runs in the workers of a DataLoader.
+
+    Batch: `pixel_values` uint8 [B, 3, S, S] and `color_matrix` float32 [B, 3, 4] (see `apply_color`; with
+    `augment="torchvision"` float `pixel_values` in [-1, 1] and no matrix) · `input_ids`, `attention_mask` int64 [B, T]
+    as `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
+    bool [B, K], all tags of the post, also those beyond T - 2.
+
+    A picture that cannot be decoded is named in the log. In training its row is left out and counted in the first of
+    `num_broken` int64 [B]; in evaluation, where each row has its place, it is white and False in `readable` bool [B].
+
+    Args:
+        config: sizes and token ids.
+        tags: the K tags; the tag at position k has the id `config.num_special_tokens + k`. Other tags of a post are
+            dropped, counted in `num_unknown_tags` (of this process) and warned of once.
+        training: random crop, flip, colours and tags. Else the whole picture and draws fixed per post.
+        augment: "fused" (scaled decode, one colour matrix per image) or "torchvision" (the textbook recipe, slow).
+        tag_order: how tags fill the T - 2 slots. The `tags` are expected most frequent first for "frequency".
+        seed: of the draws in training; evaluation uses a seed of its own.
+        flip: mirror half of the training pictures.
+        color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
+        crop_share: smallest and largest side of a training crop, as shares of the picture's side; drawn evenly.
+        label_map: [number of characters in the data] label of the model for each label of the data; None = equal.
+    """
+
+    def __init__(
+        self,
+        config: MFDNConfig,
+        tags: Sequence[str],
+        training: bool,
+        augment: str = "fused",
+        tag_order: str = "random",
+        seed: int = 0,
+        flip: bool = True,
+        color_jitter: Sequence[float] = COLOR_JITTER,
+        crop_share: Sequence[float] = CROP_SHARE,
+        label_map: Sequence[int] | None = None,
+    ):
+        if augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {AUGMENTATIONS}, got {augment!r}.")
+        if tag_order not in TAG_ORDERS:
+            raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
+        if len(color_jitter) != 4 or not all(0 <= share < 1 for share in color_jitter) or color_jitter[3] > 0.5:
+            raise ValueError(f"color_jitter must be four numbers in [0, 1), hue at most 0.5, got {color_jitter}.")
+        if len(crop_share) != 2 or not 0 < crop_share[0] <= crop_share[1] <= 1:
+            raise ValueError(f"crop_share must be two rising numbers in (0, 1], got {crop_share}.")
+        if len(tags) != config.num_tags:
+            raise ValueError(
+                f"The model has config.num_tags = {config.num_tags} tags but the vocabulary has {len(tags)}. "
+                "Use the vocabulary that the model was built with."
+            )
+        self.config, self.tags, self.training = config, list(tags), training
+        self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
+        self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
+        # id of each tag label; read once, because attributes of a config are properties, too slow for each tag
+        self.first_tag_id = config.num_special_tokens
+        self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
+        self.num_unknown_tags = 0
+        # Shared memory, because workers hold a copy of everything else.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._textbook = self._textbook_transform() if augment == "torchvision" else None
+
+    def set_epoch(self, epoch: int):
+        """Other crops and tags from now on, also in workers that are running. Call before iterating."""
+        self._epoch.fill_(epoch)
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """Raises ValueError: none of the pictures of a batch for training can be decoded."""
+        pictures = [self._picture(row) for row in rows]
+        readable = torch.tensor([picture is not None for picture in pictures])
+        if self.training:
+            if not readable.any():
+                raise ValueError(f"None of the {len(rows)} pictures of a batch can be decoded. {REBUILD}")
+            rows = [row for row, picture in zip(rows, pictures, strict=True) if picture is not None]
+            pictures = [picture for picture in pictures if picture is not None]
+        batch = self._image_batch(pictures)
+        tag_labels = [self._known_tags(row) for row in rows]
+        batch["input_ids"] = torch.tensor(
+            [self._token_ids(labels, row["post_id"]) for labels, row in zip(tag_labels, rows, strict=True)]
+        )
+        batch["attention_mask"] = (batch["input_ids"] != self.config.pad_token_id).long()
+        characters = [row["character"] for row in rows]
+        if self.label_map is not None:
+            characters = [self.label_map[character] for character in characters]
+        batch["labels"] = torch.tensor(characters)
+        batch["post_id"] = torch.tensor([row["post_id"] for row in rows])
+        if self.training:
+            batch["num_broken"] = torch.zeros(len(rows), dtype=torch.int64)
+            batch["num_broken"][0] = len(readable) - len(rows)
+        else:
+            batch["readable"] = readable
+            batch["tag_targets"] = torch.zeros(len(rows), self.config.num_tags, dtype=torch.bool)
+            for targets, labels in zip(batch["tag_targets"], tag_labels, strict=True):
+                targets[labels] = True
+        return batch
+
+    def _generator(self, post_id: int, stream: int) -> np.random.Generator:
+        key = (self.seed, int(self._epoch), post_id, stream) if self.training else (EVALUATION_SEED, post_id, stream)
+        return np.random.default_rng(key)
+
+    # Tags
+
+    def _known_tags(self, row: dict) -> list[int]:
+        """Labels of the post's tags in the vocabulary, ascending: the draw depends on the set, not on its order."""
+        labels = {self.tag_labels.get(tag) for tag in row.get("tags") or ()}
+        if None in labels:
+            labels.discard(None)
+            unknown = [tag for tag in row["tags"] if tag not in self.tag_labels]
+            if not self.num_unknown_tags:
+                logger.warning("Post %d: tag %r is not in the vocabulary; dropped.", row["post_id"], unknown[0])
+            self.num_unknown_tags += len(unknown)
+        return sorted(labels)
+
+    def _token_ids(self, labels: list[int], post_id: int) -> list[int]:
+        config = self.config
+        # Paper: "l_t = 32" tokens; which tags are cut is not said. Here: T - 2 drawn at random, not the rarest cut.
+        drawn = [labels[i] for i in self._generator(post_id, TAG_STREAM).permutation(len(labels))[: config.max_tags]]
+        if self.tag_order == "alphabetical":
+            drawn.sort(key=self.tags.__getitem__)
+        elif self.tag_order == "frequency":
+            drawn.sort()
+        ids = [config.cls_token_id, *(self.first_tag_id + label for label in drawn), config.sep_token_id]
+        return ids + [config.pad_token_id] * (config.max_tag_tokens - len(ids))
+
+    # Images
+
+    def _picture(self, row: dict) -> tuple | None:
+        """Pixels, uint8 [3, S, S] or with the textbook recipe float, and [4] colour factors; None if broken."""
+        rng = self._generator(row["post_id"], IMAGE_STREAM)
+        try:
+            if self._textbook is not None:
+                return self._textbook_pixels(row, rng), None
+            pixels = self._cropped(row, rng).transpose(2, 0, 1)
+        except BROKEN as error:
+            logger.warning("Post %d is left out: its image cannot be decoded (%s).", row["post_id"], error)
+            return None
+        factors = np.array([1.0, 1.0, 1.0, 0.0])
+        return pixels, factors + rng.uniform(-1, 1, 4) * self.color_jitter if self.training else factors
+
+    def _image_batch(self, pictures: list[tuple | None]) -> dict[str, torch.Tensor]:
+        """`pixel_values` and `color_matrix`; a broken picture is white."""
+        size = self.config.image_size
+        if self._textbook is not None:
+            white = torch.ones(3, size, size)
+            return {"pixel_values": torch.stack([white if item is None else item[0] for item in pictures])}
+        pixels = np.full((len(pictures), 3, size, size), 255, dtype=np.uint8)
+        factors = np.tile([1.0, 1.0, 1.0, 0.0], (len(pictures), 1))
+        mean_luminance = np.zeros(len(pictures))
+        for i, picture in enumerate(pictures):
+            if picture is not None:
+                pixels[i], factors[i] = picture
+                if self.training:
+                    mean_luminance[i] = pixels[i].reshape(3, -1).mean(axis=1) @ LUMINANCE
+        return {
+            "pixel_values": torch.from_numpy(pixels),
+            "color_matrix": torch.from_numpy(color_matrices(factors, mean_luminance)),
+        }
+
+    def _decoded(self, row: dict, min_side: int | None) -> PILImage.Image:
+        encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+        return pad_to_square(decode_image(encoded, min_side))
+
+    def _cropped(self, row: dict, rng: np.random.Generator) -> np.ndarray:
+        """[S, S, 3] uint8: in training a random square of the picture, perhaps mirrored."""
+        size = self.config.image_size
+        if not self.training:
+            return np.asarray(self._decoded(row, 2 * size).resize((size, size), PILImage.Resampling.BILINEAR))
+        share = rng.uniform(*self.crop_share)
+        image = self._decoded(row, round(size / share))
+        side = share * image.width
+        left, top = rng.uniform(0, image.width - side, 2)
+        # Crop and resize at once: no pixel is computed that is not shown.
+        image = image.resize((size, size), PILImage.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        pixels = np.asarray(image)
+        return pixels[:, ::-1] if rng.random() < 0.5 and self.flip else pixels
+
+    def _textbook_transform(self) -> v2.Compose:
+        size, (smallest, largest) = self.config.image_size, self.crop_share
+        crop = v2.RandomResizedCrop(size, scale=(smallest**2, largest**2), ratio=(1.0, 1.0))
+        flip = v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)
+        random = [crop, flip, v2.ColorJitter(*self.color_jitter)]
+        return v2.Compose(
+            [
+                *(random if self.training else [v2.Resize((size, size))]),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5] * 3, [0.5] * 3),
+            ]
+        )
+
+    def _textbook_pixels(self, row: dict, rng: np.random.Generator) -> torch.Tensor:
+        image = self._decoded(row, min_side=None)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.manual_seed(int(rng.integers(2**63)))
+            return self._textbook(image)

@@ -1,0 +1,403 @@
+"""The page in a real browser: it names what Python names, follows hints, and says what it cannot read."""
+
+import io
+import json
+import shutil
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+from modeling_mfdn import MFDNConfig, MFDNModel
+from modeling_mfdn.image_processing_mfdn import pad_to_square
+from modeling_mfdn.publishing import web_page
+from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, main, page_server, runtime_folder
+from modeling_mfdn.training.tag_tokenizer import build_processor
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
+TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "\\m/", "hatsune_miku_(append)", "hello,_good-bye", "école"]
+TAGS += ["blush", "hat"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(model, processor, address) of a page on this machine, built once; its answers differ between pictures."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("playwright.sync_api")
+    from modeling_mfdn.publishing.onnx_export import main as export
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    try:
+        runtime = runtime_folder(None)
+    except OSError as error:
+        pytest.skip(f"onnxruntime-web cannot be had: {error}")
+    folder = tmp_path_factory.mktemp("page")
+    config = MFDNConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=24,
+        num_attention_heads=3,
+        intermediate_size=40,
+        num_vision_layers=2,
+        num_text_layers=1,
+        num_fusion_layers=3,
+        num_decoder_layers=1,
+        max_tag_tokens=7,
+        num_tags=len(TAGS),
+        id2label=dict(enumerate(CHARACTERS)),
+        label2id={name: label for label, name in enumerate(CHARACTERS)},
+    )
+    torch.manual_seed(0)
+    model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        model.character_head.weight.mul_(0.8)  # best scores on both sides of 50 %
+    processor.characters = CHARACTERS
+    processor.tag_threshold = 0  # the page shows every tag, whatever the random weights say
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    assert export(["--model", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
+    (folder / "site").mkdir()
+    build_page(folder / "onnx", folder / "site", "Who?", False, runtime)
+    with page_server(folder / "site", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield model, processor, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(served):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser_page(served, browser):
+    """The page in headless Chromium, its model loaded."""
+    from playwright.sync_api import expect
+
+    address = served[2]
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, address) else None)
+    page.expect = lambda place: expect(page.locator(place))
+    page.goto(address)
+    expect(page.locator("#status")).to_have_text("Ready.", timeout=60_000)
+    yield page
+    page.close()
+    assert not problems
+
+
+def is_foreign(url: str, address: str) -> bool:
+    return not url.startswith((address, "blob:", "data:"))
+
+
+def shown_scores(page) -> dict[str, int]:
+    """{character: percent} as the page shows them."""
+    rows = [line.all_inner_texts() for line in (row.locator("span") for row in page.locator("#characters li").all())]
+    return {name: int(score.split()[0]) for name, score in rows}
+
+
+def wanted_scores(model, processor, picture, tags=None) -> dict[str, float]:
+    with torch.no_grad():
+        outputs = model(**processor(images=picture, tags=tags))
+    return {entry["label"]: 100 * entry["score"] for entry in processor.post_process(outputs)[0]["characters"]}
+
+
+def assert_alike(found, wanted):
+    assert list(found)[0] == list(wanted)[0] and set(found) == set(wanted)
+    # A browser's canvas rounds to 8 bits where Pillow does not, and the page rounds to whole percents.
+    assert all(abs(found[name] - wanted[name]) < 2.5 for name in wanted), (found, wanted)
+
+
+@pytest.mark.slow
+def test_the_page_names_what_python_names_and_follows_hints(browser_page, served, tmp_path):
+    page, (model, processor, _) = browser_page, served
+    gradient = Image.linear_gradient("L").resize((90, 60)).convert("RGB")
+    gradient.paste((200, 30, 60), (10, 10, 50, 40))
+    gradient.save(tmp_path / "wide.png")
+    page.set_input_files("#file", tmp_path / "wide.png")
+    page.expect("#characters li").to_have_count(5)
+    alone = shown_scores(page)
+    assert_alike(alone, wanted_scores(model, processor, gradient))
+
+    page.fill("#hint", "Long")
+    page.expect("#suggestions li").to_have_text(["long_hair"])
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.expect("#hints li").to_have_count(1)
+    page.expect("#results").to_have_attribute("aria-busy", "false")
+    page.expect("#status").to_contain_text("Done")
+    hinted = shown_scores(page)
+    assert hinted != alone
+    assert_alike(hinted, wanted_scores(model, processor, gradient, [["long_hair"]]))
+    assert "long_hair" not in page.inner_text("#tags")
+    page.click("#hints button")
+    page.expect("#hints li").to_have_count(0)
+    page.expect("#status").to_contain_text("Done")
+    assert shown_scores(page) == alone
+    assert page.evaluate_handle("document.documentElement.scrollWidth").json_value() <= 360  # nothing sticks out
+
+
+@pytest.mark.slow
+def test_a_dropped_picture_becomes_the_numbers_of_the_processor(browser_page, served, tmp_path):
+    """Opaque pixels alike to the bit depth; where alpha is partial a canvas blends in 8 bits, once more."""
+    page = browser_page
+    picture = Image.linear_gradient("L").resize((90, 60)).convert("RGBA")
+    picture.paste((200, 30, 60, 128), (10, 10, 50, 40))
+    picture.paste((0, 0, 0, 0), (60, 10, 80, 40))
+    picture.save(tmp_path / "drop.png")
+    data = list((tmp_path / "drop.png").read_bytes())
+    found = page.evaluate(
+        """async (data) => {
+            const { toPixels } = await import("./picture.js");
+            const model = await (await fetch("page.json")).json();
+            const file = new File([new Uint8Array(data)], "drop.png", { type: "image/png" });
+            const transfer = new DataTransfer();
+            transfer.items.add(file);
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+            const bitmap = await createImageBitmap(file);
+            return ["bilinear", "bicubic"].map((resample) => [...toPixels(bitmap, { ...model, resample })]);
+        }""",
+        data,
+    )
+    for resample, pixels in zip((2, 3), found, strict=True):
+        wanted = served[1].image_processor(pad_to_square(picture), resample=resample, return_tensors="pt")
+        difference = (torch.tensor(pixels) - wanted["pixel_values"].flatten()).abs().max()
+        assert difference < 3 * 2 / 255, resample  # three of the 256 steps
+    page.expect("#characters li").to_have_count(5)
+    assert page.get_attribute("#preview", "alt") == "Your picture: drop.png"
+
+
+@pytest.mark.slow
+def test_a_tag_is_struck_with_the_keyboard_and_the_focus_stays(browser_page, tmp_path):
+    page = browser_page
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.expect("#status").to_contain_text("Done")
+    chips = page.locator("#tags li")
+    number = chips.count()
+    assert number > 1
+    chips.first.locator("button").last.focus()
+    page.keyboard.press("Enter")
+    page.expect("#tags li").to_have_count(number - 1)
+    assert page.evaluate("document.querySelector('#tags').contains(document.activeElement)")
+
+
+@pytest.mark.slow
+def test_what_is_no_picture_is_said_and_the_page_goes_on(browser_page, tmp_path):
+    page = browser_page
+    for name, data in (("notes.png", b"no picture"), ("empty.jpg", b"")):
+        page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data})
+        page.expect("#status").to_have_text(f"{name} is no picture that this browser can read.")
+    page.set_input_files("#file", {"name": "photo.heic", "mimeType": "image/heic", "buffer": b"\0\0\0\x18ftypheic"})
+    page.expect("#status").to_have_text("photo.heic is no picture that this browser can read.")
+    page.expect("#characters li").to_have_count(0)
+    page.fill("#hint", "no_such_tag")
+    page.keyboard.press("Enter")
+    page.expect("#status").to_have_text("The model does not know the tag no_such_tag.")
+    clear = io.BytesIO()
+    Image.new("RGBA", (31, 20), (0, 0, 0, 0)).save(clear, "PNG")
+    drop(page, clear.getvalue())
+    page.expect("#characters li").to_have_count(5)
+    page.expect("#preview").to_have_attribute("alt", "Your picture: clear.png")
+
+
+def drop(page, *files: bytes, name: str = "clear.png") -> None:
+    """As if files were dragged onto the page."""
+    make = """([files, name]) => { const transfer = new DataTransfer();
+        for (const bytes of files)
+            transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+        return transfer; }"""
+    handle = page.evaluate_handle(make, [list(map(list, files)), name])
+    page.dispatch_event("#drop", "drop", {"dataTransfer": handle})
+
+
+def png(seed: int, size=(60, 90)) -> bytes:
+    colours = torch.randint(0, 256, (4, 3, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(colours.numpy()).resize(size, Image.Resampling.NEAREST).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def look_at(page, data: bytes, name: str) -> None:
+    drop(page, data, name=name)
+    page.expect("#preview").to_have_attribute("alt", f"Your picture: {name}")
+    page.expect("#status").to_contain_text("Done")
+
+
+def add_hint(page, tag: str) -> None:
+    page.fill("#hint", tag)
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.slow
+def test_hints_and_strikes_are_of_one_picture(browser_page, served):
+    page, (model, processor, _) = browser_page, served
+    first, second = (Image.open(io.BytesIO(png(seed))) for seed in (1, 2))
+    add_hint(page, "smile")  # before any picture: for the first
+    page.expect("#hints li").to_have_count(1)
+    look_at(page, png(1), "first.png")
+    assert_alike(shown_scores(page), wanted_scores(model, processor, first, [["smile"]]))
+    page.locator("#tags li").first.locator("button").last.click()
+    number = page.locator("#tags li").count()
+    look_at(page, png(2), "second.png")
+    page.expect("#hints li").to_have_count(0)
+    assert page.locator("#tags li").count() == number + 2  # what was struck and what was a hint
+    assert_alike(shown_scores(page), wanted_scores(model, processor, second))
+
+
+@pytest.mark.slow
+def test_the_slower_of_two_pictures_does_not_overwrite_the_later_one(browser_page, served):
+    page, (model, processor, _) = browser_page, served
+    page.evaluate("""() => { const original = window.createImageBitmap; let calls = 0;
+        window.createImageBitmap = async (...given) => {
+            if (calls++ === 0) await new Promise((done) => setTimeout(done, 700));
+            return original(...given); }; }""")
+    drop(page, png(1), name="slow.png")
+    drop(page, png(2), name="quick.png")
+    page.expect("#status").to_contain_text("Done")
+    page.wait_for_timeout(1000)
+    page.expect("#preview").to_have_attribute("alt", "Your picture: quick.png")
+    assert_alike(shown_scores(page), wanted_scores(model, processor, Image.open(io.BytesIO(png(2)))))
+    # Five at once, each before the one before is looked at: the last is shown, with its own names.
+    for seed in range(3, 8):
+        drop(page, png(seed), name=f"{seed}.png")
+    page.expect("#preview").to_have_attribute("alt", "Your picture: 7.png")
+    page.expect("#status").to_contain_text("Done")
+    assert_alike(shown_scores(page), wanted_scores(model, processor, Image.open(io.BytesIO(png(7)))))
+
+
+@pytest.mark.slow
+def test_no_names_of_one_picture_stand_beside_another(browser_page):
+    """While a picture is being looked at, and when the model fails, nothing of the picture before is shown."""
+    page = browser_page
+    look_at(page, png(1), "first.png")
+    page.evaluate("""async () => {
+        const ort = await import("./onnxruntime/ort.wasm.min.mjs");
+        const session = Object.getPrototypeOf(await ort.InferenceSession.create("model.onnx"));
+        const run = session.run;
+        window.result = new Promise((resolve) => { window.answer = resolve; });
+        session.run = async function (...given) { await window.result; return run.apply(this, given); }; }""")
+    drop(page, png(2), name="second.png")
+    page.expect("#preview").to_have_attribute("alt", "Your picture: second.png")
+    page.expect("#status").to_have_text("Looking…")
+    page.expect("#characters li").to_have_count(0)
+    page.expect("#tags li").to_have_count(0)
+    page.expect("#results").to_have_attribute("aria-busy", "true")
+    drop(page, b"none", name="broken.png")
+    page.expect("#status").to_have_text("broken.png is no picture that this browser can read.")
+    page.evaluate("window.answer()")
+    page.expect("#characters li").to_have_count(5)
+    page.expect("#status").to_have_text("broken.png is no picture that this browser can read.")
+    page.evaluate("() => { window.result = Promise.reject(new Error('no memory')); window.result.catch(() => {}); }")
+    drop(page, png(3), name="third.png")
+    page.expect("#status").to_have_text("The model stopped with an error. Reload the page.")
+    page.expect("#characters li").to_have_count(0)
+    page.expect("#tags li").to_have_count(0)
+    page.expect("#copy").to_be_hidden()
+
+
+@pytest.mark.slow
+def test_what_is_copied_has_the_character_and_a_clipboard_that_refuses_is_said(browser_page, served):
+    page, (model, processor, address) = browser_page, served
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    seen = set()
+    for seed in range(8):
+        scores = wanted_scores(model, processor, Image.open(io.BytesIO(png(seed))))
+        (name, score), is_sure = next(iter(scores.items())), next(iter(scores.values())) >= 50
+        if abs(score - 50) < 3 or is_sure in seen:
+            continue
+        seen.add(is_sure)
+        look_at(page, png(seed), f"{seed}.png")
+        page.expect("#copy").to_have_text("Copy character and tags" if is_sure else "Copy tags")
+        page.click("#copy")
+        page.expect("#copied").to_contain_text(f"Copied: {name if is_sure else 'no character'}")
+        tags = [chip.rsplit(" ", 2)[0] for chip in page.locator("#tags li > span").all_inner_texts()]
+        assert len(tags) > 5
+        assert page.evaluate("navigator.clipboard.readText()") == ", ".join([name] * is_sure + tags)
+    assert seen == {True, False}
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('denied')); }")
+    page.click("#copy")
+    page.expect("#copied").to_contain_text("does not let a page copy. Here is the line: ")
+    assert page.inner_text("#copied").endswith(", ".join([name] * is_sure + tags))
+
+
+@pytest.mark.slow
+def test_the_same_file_can_be_chosen_again_and_several_at_once_are_refused(browser_page, tmp_path):
+    page = browser_page
+    (tmp_path / "a.png").write_bytes(png(1))
+    for _ in range(2):
+        page.set_input_files("#file", tmp_path / "a.png")
+        page.expect("#status").to_contain_text("Done")
+        add_hint(page, "hat")
+        page.expect("#hints li > span").to_have_text(["hat"])  # not hatsune_miku_(append), which begins so too
+        page.expect("#status").to_contain_text("Done")
+        assert page.input_value("#file") == ""  # else the browser sees no change when it is chosen again
+        add_hint(page, "Hat")
+        page.expect("#status").to_have_text("hat is a hint already.")
+    drop(page, png(1), png(2))
+    page.expect("#status").to_have_text("One picture at a time: these were 2 files.")
+    page.expect("#preview").to_have_attribute("alt", "Your picture: a.png")
+
+
+def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):
+    (tmp_path / "onnx").mkdir()
+    runtime = tmp_path / "dist"
+    runtime.mkdir()
+    flags = ["--onnx", str(tmp_path / "onnx"), "--output", str(tmp_path / "site"), "--onnxruntime_web", str(runtime)]
+    assert main(flags) == 2 and "lacks ort.wasm" in capsys.readouterr().err
+    for name in RUNTIME_FILES:
+        (runtime / name).write_bytes(b"code")
+    assert main([*flags, "--int8"]) == 2 and "model_int8.onnx" in capsys.readouterr().err
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "onnx" / "model.onnx.data").write_bytes(b"weights")
+    preprocess = dict.fromkeys(web_page.PAGE_KEYS)
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess))
+    assert main(flags) == 2 and "too large for a page" in capsys.readouterr().err
+    (tmp_path / "onnx" / "model.onnx.data").unlink()
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess | {"white_square": False}))
+    assert main(flags) == 2 and "stretches pictures" in capsys.readouterr().err
+    (tmp_path / "onnx" / "preprocess.json").write_text(json.dumps(preprocess))
+    assert main(flags) == 0 and (tmp_path / "site" / "onnxruntime" / RUNTIME_FILES[0]).exists()
+    assert 'sdk: "static"' in (tmp_path / "site" / "README.md").read_text()
+    assert main(flags) == 2 and "--overwrite" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("site.")]
+
+
+def test_a_port_that_cannot_be_is_named_in_one_sentence(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--serve", "70000"]) == 2
+    assert capsys.readouterr().err == "error: --serve expects a port from 0 to 65535, got 70000.\n"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path, capsys):
+    (tmp_path / "page.json").write_text("{}")
+    with page_server(tmp_path, 0) as server:
+        assert main(["--output", str(tmp_path), "--serve", str(server.server_port)]) == 2
+        assert f"error: Port {server.server_port} cannot be used: Address already in use." in capsys.readouterr().err
+
+
+def test_a_package_of_another_hash_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_page, "HF_HOME", str(tmp_path / "home"))
+    (tmp_path / "package.tgz").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="its SHA-512 differs"):
+        runtime_folder(str(tmp_path / "package.tgz"))
+    assert not (tmp_path / "home").exists()
+
+
+def test_scripts_and_pictures_from_elsewhere_are_forbidden_and_names_are_text():
+    page = (web_page.STATIC / "index.html").read_text()
+    assert "default-src 'none'" in page and "unsafe-inline" not in page and "://" not in page
+    script = (web_page.STATIC / "page.js").read_text()
+    assert "innerHTML" not in script and "insertAdjacentHTML" not in script and "eval(" not in script
