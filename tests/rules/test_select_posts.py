@@ -9,7 +9,7 @@ import pytest
 
 from dataset_scripts.dump.parse import Codes
 from dataset_scripts.rules import select_posts as rules
-from dataset_scripts.rules.posts_table import in_canonical_order, NO_CHARACTER, SEVERAL_CHARACTERS, PostsTable
+from dataset_scripts.rules.posts_table import NO_CHARACTER, SEVERAL_CHARACTERS, PostsTable, in_canonical_order
 from dataset_scripts.rules.selection import Selection, format_rules
 from modeling_mfdn.training.tag_tokenizer import build_tag_tokenizer
 
