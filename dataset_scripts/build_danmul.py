@@ -1,20 +1,508 @@
-"""Build Dan:mul (paper §III.A): the dump of a tagged image board in, a folder for `load_dataset("danmul")` out."""
+"""The build of Dan:mul from start to end: read, select, split, write. Read `build`, then the four in its order."""
 
 from __future__ import annotations
 
-from dataset_scripts.build import build
-from dataset_scripts.build_options import build_parser
-from dataset_scripts.folder.executors import open_executor
+import argparse
+import json
+import re
+import sys
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+from upath import UPath
+
+from dataset_scripts.dump.check_images import check_images
+from dataset_scripts.dump.find_dump import FORMATS, Dump, find_dump
+from dataset_scripts.dump.list_images import ImageListing, counted
+from dataset_scripts.dump.parse import Parsed, merge, parse, write_rejects
+from dataset_scripts.dump.read_relations import read_relations
+from dataset_scripts.dump.records import BadLine, printable
+from dataset_scripts.folder.executors import EXECUTORS, open_executor, run
+from dataset_scripts.folder.lists import read_record, record_build, recorded_options, split_ids, write_lists
+from dataset_scripts.folder.shards import expected_bytes, plan_shards, write_shard
+from dataset_scripts.folder.statistics import table_1, table_1_markdown
 from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.folder.work_folder import is_local, move_into_place, refuse_existing, sibling, work_folder
+from dataset_scripts.rules.posts_table import PostsTable, in_canonical_order
+from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES, missing_images, threshold_for
+from dataset_scripts.rules.selection import (
+    CHARACTER_SPELLING,
+    TAG_SPELLING,
+    Criteria,
+    Like,
+    Selected,
+    Selection,
+    format_counts,
+)
+from dataset_scripts.rules.split_posts import SPLITS, Divided, assign_splits
+from dataset_scripts.rules.tag_relations import apply_aliases, apply_implications
+
+HELP = """Build the data set Dan:mul from a dump. Defaults are the rules of paper §III.A; every rule reports its count.
+
+DUMP is what an image board gives: metadata and pictures in one of the layouts named under --format.
+Writes OUTPUT/data/*.parquet, README.md, tags.json, characters.json, build.json, statistics.json, and rejects.jsonl
+when lines were malformed. OUTPUT appears only when it is complete."""
+EXAMPLE = """examples:
+  python -m dataset_scripts.build_danmul --source DUMP --output danmul --dry_run    # the table of rules, in seconds
+  python -m dataset_scripts.build_danmul --source DUMP --output danmul
+  python -m dataset_scripts.build_danmul --source NEWER_DUMP --output danmul_more --like danmul
+  python -c 'from datasets import load_dataset; print(load_dataset("danmul"))'"""
+
+
+PAPER_TAGS = 25_404
+IMAGES_PER_TASK = 5_000
+SHOWN_BAD_LINES = 5
+SHOWN_NAMES, SHOWN_CHARACTERS = 5, 60
+EXPECTED = {
+    "tag": "small letters without spaces or controls, and no name of a special token such as [mask]",
+    "character": "names without line breaks, controls or bytes that are no text",
+}
+REPLACED_BY_LIKE = ("min_posts", "emoticon_pattern", "min_tag_posts", "tfidf_threshold", "split")
 
 
 @command_line
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0, or 2 after an error of the user's input in one sentence."""
+    """Run the command. Returns 0, or 2 after an error of the user's input in one sentence."""
     options = build_parser().parse_args(argv)
     with open_executor(options.executor, options.workers, options.executor_address) as executor:
         build(options, executor)
     return 0
+
+
+def build(options: argparse.Namespace, executor: Executor | None = None) -> None:
+    """Build the folder `options.output` from the dump `options.source`.
+
+    Args:
+        options: what `build_parser` returns.
+        executor: any `concurrent.futures.Executor`, whose tasks are picklable; None runs them here, one by one.
+
+    Raises:
+        ValueError, OSError: with a sentence for the user.
+    """
+    source, output = UPath(options.source), UPath(options.output)
+    output = output.absolute() if is_local(output) else output
+    if not options.dry_run:
+        refuse_existing(output, options.overwrite)
+    criteria = read_criteria(options)
+
+    found = read(source, output, executor, options.format, options.images, options.max_bad_share, options.dry_run)
+    if options.split == "published" and not found.parsed.splits:
+        raise ValueError(f"--split published expects a dump with a split, but {found.dump.format} has none: leave it.")
+    relate(found.parsed, source, options.aliases, options.implications)
+
+    decode = options.verify == "full" or options.image_size is not None
+    selected = select(found, criteria, executor, None if options.dry_run else decode, options.strict)
+    report(found, selected)
+    refuse_nothing(selected, options.like)
+    if options.dry_run:
+        print("Dry run: no image was opened (readable_image is not in the table) and nothing was written.")
+        return
+
+    published = found.parsed.splits if options.split == "published" else None
+    divided = split(selected.posts, options.seed, bool(options.like), published)
+
+    record = record_build(recorded_options(vars(options)), found.dump, found.parsed, found.listing, selected, divided)
+    sizes = {"shard_bytes": options.shard_size_mb * 10**6, "short_side": options.image_size}
+    write(output, executor, found, selected, divided, record, options.seed, options.overwrite, **sizes)
+
+
+# ---------------------------------------------------------------- 1. read
+
+
+@dataclass
+class Found:
+    """What `read` returns: the dump, its posts (in `parsed`) and where their images lie."""
+
+    dump: Dump
+    parsed: Parsed
+    listing: ImageListing
+
+
+def read(
+    source: UPath,
+    output: UPath,
+    executor: Executor | None = None,
+    format: str = "auto",
+    images: str | None = None,
+    max_bad_share: float = 0.01,
+    dry_run: bool = False,
+) -> Found:
+    """All posts of a dump and the listing of its images; no image is opened.
+
+    Raises:
+        FileNotFoundError: no metadata, no images.
+        ValueError: a damaged file, or more than `max_bad_share` of the metadata lines malformed; they are written
+            beside `output` then, unless it is a dry run.
+    """
+    dump = find_dump(source, format)
+    dump.check_images_folder(images)
+    print(printable(dump.describe()), flush=True)
+    progress = tqdm(run(parse, dump.tasks, executor), "reading metadata", len(dump.tasks), unit=" parts", disable=None)
+    parsed = merge(progress)
+    if parsed.ignored and not parsed.images:  # else they are in the listing of the images
+        print(printable(counted("files in archives of metadata that are not read", parsed.ignored)))
+    for bad in parsed.bad_lines[:SHOWN_BAD_LINES]:
+        print(printable(f"{bad.file}:{bad.line}: {bad.reason}"), file=sys.stderr)
+    if parsed.num_bad > max_bad_share * parsed.num_records:
+        bad = parsed.bad_lines[0]
+        raise ValueError(
+            f"Expected at most {max_bad_share:.2%} malformed metadata lines, found {parsed.num_bad:,} "
+            f"of {parsed.num_records:,}, the first at {bad.file}:{bad.line}: {bad.reason}; repair the files or raise "
+            f"--max_bad_share.{'' if dry_run else keep_rejects(output, parsed.bad_lines)}"
+        )
+    listing = dump.list_images(parsed, images)
+    print(f"images: {len(listing.ids):,} in {listing.describe()}", flush=True)
+    return Found(dump, parsed, listing)
+
+
+def keep_rejects(output: UPath, bad_lines: list[BadLine]) -> str:
+    """Write bad lines beside the output, and say where. That this fails must not hide what is wrong with them."""
+    rejects = sibling(output, "rejects.jsonl")
+    try:
+        rejects.parent.mkdir(parents=True, exist_ok=True)
+        write_rejects(rejects, bad_lines)
+        return f" {len(bad_lines):,} of them are in {rejects}."
+    except Exception as error:  # a store elsewhere has errors of its own
+        return f" They could not be written to {rejects} ({error})."
+
+
+def relate(parsed: Parsed, source: UPath, aliases: bool, implications: bool) -> None:
+    """Rename tags by the dump's aliases and add what they imply, where asked for."""
+    if aliases:
+        parsed.posts = apply_aliases(parsed.posts, read_relations(source, "aliases"))
+    if implications:
+        parsed.posts = apply_implications(parsed.posts, read_relations(source, "implications"))
+
+
+# ---------------------------------------------------------------- 2. select
+
+
+def read_criteria(options: argparse.Namespace) -> Criteria:
+    """What the rules go by, with the built folder that --like names.
+
+    Raises:
+        FileNotFoundError: --like is no built folder.
+        ValueError: a rule was asked for that --like takes the place of.
+    """
+    criteria = Criteria(
+        options.ratings,
+        options.drop_deleted,
+        options.min_posts,
+        options.emoticon_pattern,
+        options.min_tag_posts,
+        options.tfidf_threshold,
+        options.log_base,
+    )
+    if options.like:
+        for name in REPLACED_BY_LIKE:
+            if getattr(options, name) != build_parser().get_default(name):
+                raise ValueError(
+                    f"--{name} means nothing with --like: characters and tags are those of {options.like}."
+                )
+        folder = UPath(options.like)
+        read_record(folder)
+        characters, tags = (
+            {row[column] for row in json.loads((folder / file).read_text(encoding="utf-8"))}
+            for file, column in (("characters.json", "character"), ("tags.json", "tag"))
+        )
+        post_ids = np.sort(np.concatenate([split_ids(folder, name) for name in SPLITS]))
+        criteria.like = Like(characters, tags, post_ids)
+    return criteria
+
+
+def select(
+    found: Found, criteria: Criteria, executor: Executor | None = None, decode: bool | None = False, strict=False
+) -> Selected:
+    """Apply the rules of paper §III.A: posts, then tags.
+
+    Args:
+        found: its posts are taken out, because twice they would be 2 GB at full size.
+        criteria: what the rules go by.
+        executor: runs the checks of the images.
+        decode: None opens no image, False walks through the parts of each, True decodes it too.
+        strict: refuse missing and broken images.
+
+    Raises:
+        ValueError: `strict`, and an image is missing or broken.
+    """
+    posts, listing = found.parsed.posts, found.listing
+    checked_ids, checked_bytes, broken = np.array([], np.int64), np.array([], np.int64), {}
+
+    def check(posts: PostsTable) -> np.ndarray:
+        nonlocal checked_ids, checked_bytes, broken
+        checked_ids, checked_bytes, broken = check_selected(posts, listing, bool(decode), executor)
+        return np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
+
+    missing = missing_images(posts, listing.ids)
+    num_other_tags = len(found.parsed.other_tags - set(posts.tag_names))
+    selection = Selection(posts, criteria, listing.ids, num_other_tags, None if decode is None else check)
+    del posts
+    found.parsed.posts = found.parsed.other_tags = None
+    selection.apply_all()
+
+    problems = broken | {"missing": np.union1d(missing, broken.get("missing", missing))}
+    if strict:
+        refuse_problems(problems)
+    scores = dict(zip(selection.posts.tag_names, selection.scores.tolist(), strict=True))
+    posts = in_canonical_order(selection.posts)
+    image_bytes = None if decode is None else checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
+    num_conflicts = selection.num_conflicts + listing.num_conflicts
+    return Selected(posts, scores, selection.counts, selection.ladder, problems, num_conflicts, image_bytes)
+
+
+def check_selected(
+    posts: PostsTable, listing: ImageListing, decode: bool, executor: Executor | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Sorted ids of the posts, the bytes of their images, and the ids of broken ones by reason."""
+    check = partial(check_images, decode=decode)
+    post_ids = np.sort(posts.post_ids)
+    parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
+    results = run(check, (listing.files(part) for part in parts), executor)
+    sizes, reasons = [np.array([], np.int64)], []
+    for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
+        sizes.append(part_sizes)
+        reasons += part_reasons
+    reasons = np.array(reasons, object)
+    broken = {reason: post_ids[reasons == reason] for reason in sorted(set(reasons) - {""})}
+    return post_ids, np.concatenate(sizes), broken
+
+
+def refuse_problems(problems: dict[str, np.ndarray]) -> None:
+    """--strict: raises ValueError when an image is missing or broken."""
+    found = [f"{len(ids):,} {reason} (post {ids[0]})" for reason, ids in sorted(problems.items()) if len(ids)]
+    if found:
+        raise ValueError(
+            f"--strict expects every image to be there and whole, found {', '.join(found)}: fetch those again, or "
+            "build without --strict to drop them."
+        )
+
+
+def refuse_nothing(selected: Selected, like: str | None) -> None:
+    """Raises ValueError when the rules left no post."""
+    if len(selected.posts):
+        return
+    if like:
+        raise ValueError(
+            f"Expected posts of the characters of {like} that are not in it, but the rules above left none: "
+            "--source should be another or a newer dump of the same board."
+        )
+    raise ValueError(
+        "Expected characters with --min_posts posts or more, but the rules above left no post: lower --min_posts, or "
+        "check that images and metadata come from the same dump."
+    )
+
+
+def report(found: Found, selected: Selected) -> None:
+    """Print the table of rules and, in a line each, what was skipped on the way."""
+    print(format_counts(selected.counts))
+    for count in selected.counts:  # perhaps the dump only needs underscores
+        if count.rule in (CHARACTER_SPELLING, TAG_SPELLING):
+            kind = "tag" if count.rule == TAG_SPELLING else "character"
+            names = dict.fromkeys(example[kind] for example in count.examples)
+            shown = ", ".join(f"'{printable(name)[:SHOWN_CHARACTERS]}'" for name in list(names)[:SHOWN_NAMES])
+            print(f"{count.rule}: expected {EXPECTED[kind]}; among the dropped {kind}s are {shown}")
+    skipped = {
+        "malformed metadata lines": found.parsed.num_bad,
+        "records without id": found.parsed.num_without_id,
+        "ids whose records differ (the one with most tags is kept)": selected.num_conflicts,
+        "files among the images that are no image of a post": found.listing.num_ignored,
+    } | {f"images {reason}": len(ids) for reason, ids in selected.problems.items()}
+    for what, number in skipped.items():
+        if number:
+            print(f"{what}: {number:,}")
+    if selected.ladder:
+        steps = "  ".join(f"{step['threshold']:g}: {step['tags']:,}" for step in selected.ladder)
+        print(f"tags left by a threshold of Eq. 1 of  {steps}")
+        scores = np.array([score for score in selected.scores.values() if score > 0])
+        threshold = threshold_for(scores, PAPER_TAGS)
+        if threshold is not None:
+            print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
+
+
+# ---------------------------------------------------------------- 3. split
+
+
+def split(posts: PostsTable, seed: int, held_out: bool, published: dict[int, int] | None) -> Divided:
+    """The split of every post: that of the dump where one is `published`, else by a hash of the post id."""
+    if published is not None:
+        splits = np.array([published[post_id] for post_id in posts.post_ids.tolist()], np.int8)
+    else:
+        splits = assign_splits(posts.post_ids, posts.characters, seed, held_out)
+    return Divided(splits, table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names)))
+
+
+# ---------------------------------------------------------------- 4. write
+
+
+def write(
+    output: UPath,
+    executor: Executor | None,
+    found: Found,
+    selected: Selected,
+    divided: Divided,
+    record: dict,
+    seed: int,
+    overwrite: bool,
+    shard_bytes: float,
+    short_side: int | None,
+) -> None:
+    """Write the folder `output`, whole or not at all, and print its size. `record` is the content of build.json.
+
+    Raises:
+        BlockingIOError: another build writes there.
+        OSError: the disk is full, an image is gone. Finished shards stay for a rerun.
+    """
+    posts, image_bytes = selected.posts, selected.image_bytes
+    if short_side:
+        image_bytes = np.minimum(image_bytes, expected_bytes(short_side))
+    with work_folder(output) as folder:
+        tasks = plan_shards(
+            folder / "data", posts, divided.splits, image_bytes, found.listing, shard_bytes, seed, short_side
+        )
+        progress = tqdm(total=len(posts), desc="writing posts", unit=" posts", disable=None)
+        record["shards"] = []
+        for _, shard in run(write_shard, tasks, executor):
+            record["shards"].append(shard)
+            progress.update(shard["rows"])
+        progress.close()
+        write_lists(folder, selected, divided, found.parsed.bad_lines, record)
+        move_into_place(folder, output, record["shards"], overwrite)
+    print(table_1_markdown(divided.statistics))
+    for name, number in record["counts"]["characters_without_posts"].items():
+        if number and not ("like" in record["options"] and name == "train"):
+            print(f"{number:,} characters are so small that they have no {name} post.")
+    print(f"Wrote {output}: {len(posts):,} posts of {len(posts.character_names):,} characters.")
+
+
+# ---------------------------------------------------------------- options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line. Defaults are the paper's values."""
+    parser = argparse.ArgumentParser(
+        "build_danmul", description=HELP, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument_group("dump").add_argument
+    add("--source", required=True, metavar="DUMP", help="folder of the dump")
+    formats = "; ".join(f"{name} = {what}" for name, what in FORMATS.items())
+    add(
+        "--format",
+        choices=("auto", *FORMATS),
+        default="auto",
+        help=f"{formats}; auto looks inside and prefers the first of these (default: auto)",
+    )
+    add(
+        "--images",
+        metavar="DIR",
+        help="folder within DUMP that holds NNNN/ID.jpg or tars (default: 512px, else original, else tars anywhere)",
+    )
+    add(
+        "--max_bad_share",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
+        help="share of malformed metadata lines, 0 to 1, above which the build stops (default: 0.01)",
+    )
+    add(
+        "--verify",
+        choices=("header", "full"),
+        default="header",
+        help="walk through the parts of each image up to its end, which finds what was cut off, lacks a part or has a "
+        "wrong sum; full = decode it too, which finds holes and flipped bits inside, at many times the cost. What "
+        "slips through, training leaves out and counts (default: header)",
+    )
+    add("--strict", action="store_true", help="stop at missing or broken images instead of dropping their posts")
+    add = parser.add_argument_group("rules").add_argument
+    add("--ratings", nargs="+", metavar="R", help="keep only these ratings (default: all that have an image)")
+    add("--drop_deleted", action="store_true", help="drop posts marked deleted; the paper does not say so")
+    add("--aliases", action="store_true", help="rename tags by the dump's tag_aliases*.json; not in the paper")
+    add("--implications", action="store_true", help="add tags by the dump's tag_implications*.json; not in the paper")
+    add("--min_posts", type=positive, default=10, metavar="N", help="drop characters with fewer posts (default: 10)")
+    add(
+        "--emoticon_pattern",
+        type=pattern,
+        default=EMOTICON_PATTERN,
+        metavar="REGEX",
+        help="drop tags that this Python expression matches in full (default: an ASCII tag with a symbol and without "
+        "two letters or digits in a row)",
+    )
+    add("--min_tag_posts", type=positive, default=2, metavar="N", help="drop tags on fewer posts (default: 2)")
+    add(
+        "--tfidf_threshold",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="drop tags whose summed TF-IDF (Eq. 1) is smaller; see the ladder of --dry_run (default: 0.2)",
+    )
+    add("--log_base", choices=tuple(LOG_BASES), default="natural", help="of Eq. 1 (default: natural)")
+    add(
+        "--split",
+        choices=("hash", "published"),
+        default="hash",
+        help="hash = 0.70/0.25/0.05 of each character; published = the dump's own (DAF:re) (default: hash)",
+    )
+    add(
+        "--like",
+        metavar="DANMUL",
+        help="make a further evaluation set for models trained on that built folder: posts that it does not have, its "
+        "characters and its tags in place of the rules below single_character, no train split; 2/7 of each character "
+        "validation, the rest test",
+    )
+    add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output", default="danmul", metavar="DIR", help="folder to write (default: danmul)")
+    add("--overwrite", action="store_true", help="replace a data set that an earlier run wrote there")
+    add(
+        "--image_size",
+        type=positive,
+        metavar="PIXELS",
+        help="make pictures train-ready: shorter side so long, JPEG of quality 95, 4:4:4; implies --verify full "
+        "(default: the original files, untouched)",
+    )
+    add("--shard_size_mb", type=above_zero, default=400, metavar="MB", help="image bytes per shard (default: 400)")
+    add("--workers", type=positive, default=2, metavar="N", help="processes; 1 = this one alone (default: 2)")
+    add(
+        "--executor",
+        choices=EXECUTORS,
+        default="processes",
+        help="what runs the tasks; dask and ray start a cluster of --workers without an address (default: processes)",
+    )
+    add("--executor_address", metavar="URL", help="of a Dask scheduler or a Ray cluster")
+    add("--dry_run", action="store_true", help="print the rules and the thresholds; open no image, write nothing")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    if (number := float(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
+def pattern(text: str) -> str:
+    """A valid regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"expected a regular expression, got {text!r}: {error}") from error
+    return text
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import datasets
 
-from dataset_scripts.build import build
-from dataset_scripts.build_options import build_parser
+from dataset_scripts.build_danmul import build, build_parser
 from dataset_scripts.folder.card import fingerprint
 from dataset_scripts.folder.executors import open_executor
-from dataset_scripts.folder.lists import build_options, read_record
+from dataset_scripts.folder.lists import read_record, recorded_options
 from dataset_scripts.rules.split_posts import SPLITS
 
 
@@ -99,8 +98,9 @@ class DanMul(datasets.ArrowBasedBuilder):
         options = build_parser().parse_args(argv)
         if (folder / "build.json").is_file():
             found = read_record(folder)["options"]
-            if found != build_options(options):
-                different = sorted(name for name, value in build_options(options).items() if found.get(name) != value)
+            asked = recorded_options(vars(options))
+            if found != asked:
+                different = sorted(name for name, value in asked.items() if found.get(name) != value)
                 raise ValueError(f"{folder} was built with other {', '.join(different)}: choose another output.")
             return folder
         with open_executor(options.executor, options.workers, options.executor_address) as executor:

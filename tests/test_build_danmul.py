@@ -18,6 +18,7 @@ from dump_factory import Post, dirty_posts, image_path, write_dump
 from PIL import Image
 from reference_build import reference
 
+import dataset_scripts
 from dataset_scripts.build_danmul import build_parser, main
 from dataset_scripts.folder import shards
 from dataset_scripts.rules.split_posts import SPLITS
@@ -175,7 +176,7 @@ def test_order_generation_workers_and_a_rerun_change_no_byte(tmp_path):
 def test_no_post_is_in_two_splits_and_shards_are_of_the_size_asked_for(tmp_path, monkeypatch):
     dump = write_dump(tmp_path / "dump", random_posts())
     plan = shards.plan_shards
-    monkeypatch.setattr("dataset_scripts.build.plan_shards", lambda *args: plan(*args[:5], 20_000, args[6]))
+    monkeypatch.setattr("dataset_scripts.build_danmul.plan_shards", lambda *args: plan(*args[:5], 20_000, args[6]))
     assert build(dump, tmp_path / "danmul") == 0
     names = sorted(path.name for path in (tmp_path / "danmul" / "data").iterdir())
     assert len(names) > 5 and names[-1].startswith("validation-")
@@ -315,7 +316,7 @@ def photo(width, height):
 
 
 def test_dry_run_opens_no_image_and_writes_nothing(dirty_dump, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.build.check_images", None)
+    monkeypatch.setattr("dataset_scripts.build_danmul.check_images", None)
     assert build(dirty_dump, tmp_path / "danmul", "--dry_run", "--max_bad_share", "0.1") == 0
     output = capsys.readouterr().out
     assert "min_tag_posts" in output and "readable_image " not in output.split("Dry run")[0]
@@ -377,7 +378,7 @@ def test_impossible_options_are_refused(argv, capsys):
 
 
 def test_this_package_never_imports_the_model():
-    for path in Path(shards.__file__).parent.glob("*.py"):
+    for path in Path(dataset_scripts.__file__).parent.rglob("*.py"):
         assert not re.search(r"^\s*(from|import) modeling_mfdn", path.read_text(encoding="utf-8"), re.M), path
 
 

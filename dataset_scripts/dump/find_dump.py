@@ -28,11 +28,10 @@ from dataset_scripts.dump.read_json import (
     shape_of,
 )
 from dataset_scripts.dump.read_tables import DAFRE_SPLITS, parquet_columns
-from dataset_scripts.dump.records import ParseTask
+from dataset_scripts.dump.records import ParseTask, printable
 from dataset_scripts.dump.site_posts import HOME_SITES
-from dataset_scripts.folder.terminal import printable
-from dataset_scripts.rules import select_posts as rules
 from dataset_scripts.rules.posts_table import in_sorted
+from dataset_scripts.rules.select_posts import duplicate_posts
 
 RANGE_BYTES = 64 * 2**20
 MEMBERS_PER_TASK = 5_000
@@ -98,7 +97,7 @@ class Dump:
                 f"Expected pictures beside the metadata in {self.source}, found none: check the download."
             )
         dropped = ~has_image & in_sorted(posts.post_ids, np.unique(posts.post_ids[has_image]))
-        second, num_conflicts = rules.duplicate_posts(posts.drop_posts(dropped))
+        second, num_conflicts = duplicate_posts(posts.drop_posts(dropped))
         dropped[~dropped] = second
         parsed.posts = posts.drop_posts(dropped)
         parsed.images = [image for image, is_dropped in zip(images, dropped.tolist(), strict=True) if not is_dropped]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.dump.open_files import open_regular, tar_members
-from dataset_scripts.folder.terminal import printable
+from dataset_scripts.dump.records import printable
 
 # In order of preference when an id has several files.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".jfif", ".jpe", ".JPG", ".JPEG", ".PNG", ".WEBP", ".JFIF", ".JPE")

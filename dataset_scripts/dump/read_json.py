@@ -16,8 +16,7 @@ import msgspec
 
 from dataset_scripts.dump.list_images import suffix_of
 from dataset_scripts.dump.open_files import DAMAGED, open_regular, tar_members, unpacked
-from dataset_scripts.dump.records import MAX_RECORD_BYTES, JsonPost, ParseTask, bad_line
-from dataset_scripts.folder.terminal import printable
+from dataset_scripts.dump.records import MAX_RECORD_BYTES, JsonPost, ParseTask, bad_line, printable
 
 JSON_SUFFIXES = (".json", ".jsonl")
 TAR_SUFFIXES = (".tgz", ".tbz2", ".txz", ".tzst")

@@ -10,8 +10,6 @@ from typing import Annotated
 
 import msgspec
 
-from dataset_scripts.folder.terminal import printable
-
 GENERAL, CHARACTER = 0, 4  # Danbooru's tag categories; 1 artist, 3 copyright, 5 meta
 KEPT_LINE_CHARS, KEPT_REASON_CHARS = 1_000, 300  # of a bad line in the rejects file
 RECORD_BYTES = 2_000  # of a post; a bad line of more is counted as so many records
@@ -186,3 +184,9 @@ def split_tags(tags: Tags) -> set[str]:
 def underscored(tag: str) -> str:
     """`long hair ` → `long_hair`: every set here names its tags as Danbooru does."""
     return "_".join(tag.split())
+
+
+def printable(text: object) -> str:
+    """Text of others for a terminal: what could move its cursor, colour it or set its title is shown as an escape,
+    and so are bytes of a file name that are no text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))

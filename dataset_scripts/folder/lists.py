@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,34 +15,30 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from dataset_scripts.dump.find_dump import Dump, relative
+from dataset_scripts.dump.list_images import ImageListing
 from dataset_scripts.dump.parse import BadLine, Parsed, write_rejects
 from dataset_scripts.folder.card import dataset_card
 from dataset_scripts.folder.statistics import SPECIAL_TOKENS, all_statistics, draw_figures
 from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags
-from dataset_scripts.rules.selection import Selection
-from dataset_scripts.rules.split_posts import SPLITS
+from dataset_scripts.rules.selection import Selected
+from dataset_scripts.rules.split_posts import SPLITS, Divided
 
 LISTED_FILES = 100  # of metadata
 LISTED_IDS = 1_000  # of missing or broken images, per reason
 PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
 # No byte of the data set depends on these.
-NOT_RECORDED = ("output", "workers", "overwrite", "dry_run", "executor", "executor_address", "shards")
+NOT_RECORDED = ("output", "workers", "overwrite", "dry_run", "executor", "executor_address")
 
 
 def record_build(
-    options: argparse.Namespace,
-    parsed: Parsed,
-    dump: Dump,
-    selection: Selection,
-    posts: PostsTable,
-    splits: np.ndarray,
-    problems: dict[str, np.ndarray],
+    options: dict, dump: Dump, parsed: Parsed, listing: ImageListing, selected: Selected, divided: Divided
 ) -> dict:
     """build.json: where the data set comes from and what every rule did. No time and no machine: a rerun is equal."""
+    posts, splits = selected.posts, divided.splits
     ratings = {posts.rating_names[code]: int(number) for code, number in enumerate(np.bincount(posts.ratings))}
     return {
-        "source": build_options(options)["source"],
-        "drawn": was_drawn(dump) and not options.images,
+        "source": options["source"],
+        "drawn": was_drawn(dump) and not options["images"],
         "metadata": {
             "format": dump.format,
             "files": len(dump.files),
@@ -52,7 +48,7 @@ def record_build(
             "bad_lines": parsed.num_bad,
             "without_id": parsed.num_without_id,
         },
-        "options": build_options(options),
+        "options": options,
         "counts": {
             "posts": len(posts),
             "characters": len(posts.character_names),
@@ -66,13 +62,16 @@ def record_build(
             },
             "ratings": dict(sorted((name, number) for name, number in ratings.items() if number)),
         },
-        "rules": selection.table(),
+        "rules": [asdict(count) for count in selected.counts],
         "images": {
             reason: {"count": len(ids), "post_ids": ids[:LISTED_IDS].tolist()}
-            for reason, ids in sorted(problems.items())
+            for reason, ids in sorted(selected.problems.items())
             if len(ids)
         },
         "versions": {package: version(package) for package in PACKAGES},
+        "duplicate_ids_that_differ": selected.num_conflicts,
+        "tfidf_thresholds": selected.ladder,
+        "image_files_ignored": listing.num_ignored,
     }
 
 
@@ -88,36 +87,31 @@ def was_drawn(dump: Dump) -> bool:
         return False
 
 
-def build_options(options: argparse.Namespace) -> dict:
-    """The options that the bytes of the data set depend on. Of the source only the name: folders of a machine are
-    nobody's business on the Hub."""
-    recorded = {name: value for name, value in sorted(vars(options).items()) if name not in NOT_RECORDED}
-    recorded |= {"source": UPath(options.source).absolute().name}
-    like = {"like": UPath(options.like).absolute().name} if options.like else {}  # folders of before know no --like
-    return {name: value for name, value in recorded.items() if name != "like"} | like
+def recorded_options(options: dict) -> dict:
+    """The options that the bytes of the data set depend on, sorted by name.
+
+    Of the source and of `like` only the name of the folder: the folders of a machine are nobody's business.
+    """
+    recorded = {name: value for name, value in sorted(options.items()) if name not in NOT_RECORDED}
+    recorded["source"] = UPath(options["source"]).absolute().name
+    like = recorded.pop("like")
+    return recorded | ({"like": UPath(like).absolute().name} if like else {})  # older folders know no --like
 
 
-def write_lists(
-    folder: UPath,
-    posts: PostsTable,
-    splits: np.ndarray,
-    scores: dict[str, float],
-    bad_lines: list[BadLine],
-    record: dict,
-    statistics: dict,
-) -> None:
-    """Every file of the folder but the shards. `posts` in canonical order; `scores`: Eq. 1 by tag name."""
+def write_lists(folder: UPath, selected: Selected, divided: Divided, bad_lines: list[BadLine], record: dict) -> None:
+    """Write every file of the folder but the shards."""
+    posts, splits = selected.posts, divided.splits
     for path in list(folder.iterdir()):  # of a killed run, maybe with other options
         if path.is_file() and path.name != ".lock":
             path.unlink()
-    write_json(folder / "tags.json", tag_vocabulary(posts, scores))
+    write_json(folder / "tags.json", tag_vocabulary(posts, selected.scores))
     write_json(folder / "characters.json", character_list(posts, splits))
     write_json(folder / "build.json", record)
-    write_json(folder / "statistics.json", all_statistics(statistics, record))
+    write_json(folder / "statistics.json", all_statistics(divided.statistics, record))
     if bad_lines:
         write_rejects(folder / "rejects.jsonl", bad_lines)
     draw_figures(folder / "figures", splits, posts.characters, posts.tag_counts)
-    card = dataset_card(record, statistics, has_share=(folder / "share").is_dir())
+    card = dataset_card(record, divided.statistics, has_share=(folder / "share").is_dir())
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

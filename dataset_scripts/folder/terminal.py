@@ -10,11 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-
-def printable(text: object) -> str:
-    """Text of others for a terminal: what could move its cursor, colour it or set its title is shown as an escape,
-    and so are bytes of a file name that are no text."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+from dataset_scripts.dump.records import printable
 
 
 def command_line(main: Callable) -> Callable:

@@ -51,18 +51,18 @@ def sibling(output: UPath, suffix: str) -> UPath:
 
 
 @contextmanager
-def work_folder(output: UPath, exclusive: bool = True) -> Iterator[UPath]:
+def work_folder(output: UPath) -> Iterator[UPath]:
     """`output.partial`, to write in. It stays when the block fails after a shard was finished: a rerun goes on there.
 
     Raises:
         FileExistsError: what stands there was written by no build.
-        BlockingIOError: another build writes there, unless `exclusive` is false (jobs of an array).
+        BlockingIOError: another build writes there.
     """
     partial = sibling(output, "partial")
     if partial.exists() and any(partial.iterdir()) and not (partial / "data").is_dir():
         raise FileExistsError(f"{partial} is where this build would write, and is no build: move yours away.")
     (partial / "data").mkdir(parents=True, exist_ok=True)
-    locked = is_local(output) and exclusive
+    locked = is_local(output)
     try:
         with FileLock(str(partial / ".lock")).acquire(timeout=0) if locked else nullcontext():
             yield partial
@@ -73,12 +73,12 @@ def work_folder(output: UPath, exclusive: bool = True) -> Iterator[UPath]:
         if num_finished:
             if isinstance(error, OSError | ValueError):
                 print(f"{num_finished:,} finished shards stay in {partial}; a rerun goes on.", file=sys.stderr)
-        elif locked:  # else other jobs may be at work there
+        elif locked:  # else another machine may be at work there
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def publish(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) -> None:
+def move_into_place(partial: UPath, output: UPath, shards: list[dict], overwrite: bool) -> None:
     """Move a complete work folder to `output`. Shards of another plan and the notes of this one go.
 
     On a file system that is one rename. An object store has none for folders: there the files are moved one by one,

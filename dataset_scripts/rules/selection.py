@@ -1,28 +1,79 @@
-"""The rules of `select_posts.py` in the paper's order, with what each one dropped."""
+"""The rules of paper §III.A in the paper's order, and the loop that applies and counts them."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from dataset_scripts.dump.parse import Parsed
-from dataset_scripts.folder.terminal import printable
-from dataset_scripts.rules import select_posts as rules
-from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags
+from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags, in_sorted
+from dataset_scripts.rules.select_posts import (
+    EMOTICON_PATTERN,
+    deleted_posts,
+    duplicate_posts,
+    emoticon_tags,
+    low_tf_idf_tags,
+    misspelt_tags,
+    posts_not_of_one_character,
+    posts_of_misspelt_characters,
+    posts_of_other_ratings,
+    posts_of_rare_characters,
+    posts_of_unknown_characters,
+    posts_without_image,
+    rare_tags,
+    tf_idf_sums,
+    threshold_ladder,
+    unknown_tags,
+)
 from dataset_scripts.rules.split_posts import hash_ids
 
-PAPER_TAGS = 25_404
 EXAMPLES = 20  # of what a rule dropped, for build.json
 CHARACTER_SPELLING, TAG_SPELLING = "character_spelling", "tag_spelling"
 
-SHOWN_NAMES, SHOWN_CHARACTERS = 5, 60
-EXPECTED = {
-    "tag": "small letters without spaces or controls, and no name of a special token such as [mask]",
-    "character": "names without line breaks, controls or bytes that are no text",
-}
+
+@dataclass
+class Like:
+    """A built data set whose characters and tags take the place of some rules (`--like`)."""
+
+    characters: set[str]
+    tags: set[str]
+    post_ids: np.ndarray  # int64 [N], sorted
+
+
+@dataclass
+class Criteria:
+    """What the rules go by. The defaults are the paper's values."""
+
+    ratings: list[str] | None = None
+    drop_deleted: bool = False
+    min_posts: int = 10
+    emoticon_pattern: str = EMOTICON_PATTERN
+    min_tag_posts: int = 2
+    tfidf_threshold: float = 0.2
+    log_base: str = "natural"
+    like: Like | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: its name in the table and in build.json, what it drops in words, and the function that says which.
+
+    Args:
+        name: one word.
+        drops: for the reader.
+        function: takes the selection so far, returns bool over its posts [N], or over its tag names [K].
+        of: "posts" or "tags".
+        when: whether the rule applies at all.
+        only_if_any: the rule is no row of the table where it drops nothing.
+    """
+
+    name: str
+    drops: str
+    function: Callable[[Selection], np.ndarray]
+    of: str = "posts"
+    when: Callable[[Selection], bool] = lambda selection: True
+    only_if_any: bool = False
 
 
 @dataclass
@@ -45,41 +96,193 @@ class RuleCount:
     examples: list[dict]  # of what was dropped: posts with character and tags, or tags with their number of posts
 
 
+@dataclass
 class Selection:
-    """The posts left so far, and the count of every rule applied to them."""
+    """The posts that are left, and what the rules go by and find.
 
-    def __init__(self, posts: PostsTable, num_other_tags: int):
-        self.posts = posts
-        self.rules: list[RuleCount] = []
-        counts = self._counts()
-        # The parser leaves out artist, copyright and meta tags; the first row of the table says how many.
-        self._record("general_tags", (*counts[:2], counts[2] + num_other_tags))
+    Args:
+        posts: all posts of the dump at first.
+        criteria: see [`Criteria`].
+        image_ids: int64, sorted: the posts whose image is in the dump.
+        num_other_tags: artist, copyright and meta tags, which the parser leaves out; the first row counts them.
+        check_images: from posts to the sorted ids of those with a broken image; None opens no image.
+    """
 
-    def drop_posts(self, rule: str, dropped: np.ndarray) -> None:
-        """Apply a rule over posts and count it."""
-        before, examples = self._counts(), example_posts(self.posts, dropped)
-        self.posts = self.posts.drop_posts(dropped)
-        self._record(rule, before, examples)
+    posts: PostsTable
+    criteria: Criteria = field(default_factory=Criteria)
+    image_ids: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    num_other_tags: int = 0
+    check_images: Callable[[PostsTable], np.ndarray] | None = None
+    counts: list[RuleCount] = field(default_factory=list)
+    num_conflicts: int = 0  # ids whose records differ
+    scores: np.ndarray | None = None  # Eq. 1 for every tag name [K]
+    ladder: list[dict] = field(default_factory=list)  # how many tags each threshold of Eq. 1 would leave
 
-    def drop_tags(self, rule: str, dropped: np.ndarray) -> None:
-        """Apply a rule over tags and count it."""
-        before, examples = self._counts(), example_tags(self.posts, dropped)
-        self.posts = self.posts.drop_tags(dropped)
-        self._record(rule, before, examples)
+    def apply(self, rule: Rule) -> None:
+        """Drop what a rule drops, and count it."""
+        dropped, posts = rule.function(self), self.posts
+        if rule.only_if_any and not (dropped if rule.of == "posts" else dropped[posts.tag_codes]).any():
+            return
+        before = self._number()
+        examples = example_posts(posts, dropped) if rule.of == "posts" else example_tags(posts, dropped)
+        self.posts = posts.drop_posts(dropped) if rule.of == "posts" else posts.drop_tags(dropped)
+        self._count(rule.name, before, examples)
+
+    def apply_all(self) -> None:
+        """Every rule that applies, in the paper's order."""
+        posts, characters, tags = self._number()
+        self._count("general_tags", (posts, characters, tags + self.num_other_tags))
+        for rule in RULES:
+            if rule.when(self):
+                self.apply(rule)
+        if self.scores is None:
+            self.scores = tf_idf_sums(self.posts, self.criteria.log_base)
 
     def table(self) -> list[dict]:
         """The counts as plain dictionaries, for build.json."""
-        return [asdict(rule) for rule in self.rules]
+        return [asdict(count) for count in self.counts]
 
-    def _counts(self) -> tuple[int, int, int]:
+    def _number(self) -> tuple[int, int, int]:
         posts = self.posts
         characters = np.unique(posts.characters[posts.characters >= 0])
         return len(posts), len(characters), int(np.count_nonzero(count_posts_of_tags(posts)))
 
-    def _record(self, rule: str, before: tuple[int, int, int], examples: Sequence[dict] = ()) -> None:
-        after = self._counts()
-        numbers = [n for b, a in zip(before, after, strict=True) for n in (b, b - a, a)]
-        self.rules.append(RuleCount(rule, *numbers, list(examples)))
+    def _count(self, rule: str, before: tuple[int, int, int], examples: Sequence[dict] = ()) -> None:
+        numbers = [n for b, a in zip(before, self._number(), strict=True) for n in (b, b - a, a)]
+        self.counts.append(RuleCount(rule, *numbers, list(examples)))
+
+
+@dataclass
+class Selected:
+    """What is left of a dump: the posts in canonical order, and what the rules did."""
+
+    posts: PostsTable
+    scores: dict[str, float]  # Eq. 1 by tag name
+    counts: list[RuleCount]
+    ladder: list[dict]
+    problems: dict[str, np.ndarray]  # ids of posts with missing or broken images, by reason
+    num_conflicts: int  # ids whose records differ
+    image_bytes: np.ndarray | None  # int64 [N]; None where no image was opened
+
+
+def second_records(selection: Selection) -> np.ndarray:
+    """All records of an id but one."""
+    dropped, num_conflicts = duplicate_posts(selection.posts)
+    selection.num_conflicts += num_conflicts
+    return dropped
+
+
+def tags_of_low_score(selection: Selection) -> np.ndarray:
+    """Tags under the threshold of Eq. 1; keeps the scores, and what other thresholds would leave."""
+    posts, criteria = selection.posts, selection.criteria
+    selection.scores = tf_idf_sums(posts, criteria.log_base)
+    in_use = count_posts_of_tags(posts) > 0
+    selection.ladder = threshold_ladder(selection.scores[in_use], criteria.tfidf_threshold)
+    return low_tf_idf_tags(selection.scores, criteria.tfidf_threshold)
+
+
+def is_like(selection: Selection) -> bool:
+    return selection.criteria.like is not None
+
+
+def is_not_like(selection: Selection) -> bool:
+    return selection.criteria.like is None
+
+
+RULES = (
+    Rule(
+        "has_image",
+        "posts whose picture is not in the dump",
+        lambda s: posts_without_image(s.posts, s.image_ids),
+    ),
+    Rule(
+        "ratings",
+        "posts of other ratings than those asked for",
+        lambda s: posts_of_other_ratings(s.posts, s.criteria.ratings),
+        when=lambda s: bool(s.criteria.ratings),
+    ),
+    Rule(
+        "not_deleted",
+        "posts marked deleted",
+        lambda s: deleted_posts(s.posts),
+        when=lambda s: s.criteria.drop_deleted,
+    ),
+    Rule(
+        "single_character",
+        "posts without exactly one character tag",
+        lambda s: posts_not_of_one_character(s.posts),
+    ),
+    Rule(  # no rule of the paper, whose board has no such names
+        CHARACTER_SPELLING,
+        "characters whose name is blank or no text",
+        lambda s: posts_of_misspelt_characters(s.posts),
+        only_if_any=True,
+    ),
+    Rule(
+        "unique_id",
+        "further records of an id",
+        second_records,
+    ),
+    Rule(
+        "new_post",
+        "posts that the data set of --like has",
+        lambda s: in_sorted(s.posts.post_ids, s.criteria.like.post_ids),
+        when=is_like,
+    ),
+    Rule(
+        "known_character",
+        "characters that the data set of --like has not",
+        lambda s: posts_of_unknown_characters(s.posts, s.criteria.like.characters),
+        when=is_like,
+    ),
+    Rule(  # before min_posts is counted: a broken image can push a character under the minimum
+        "readable_image",
+        "posts whose picture is broken",
+        lambda s: in_sorted(s.posts.post_ids, s.check_images(s.posts)),
+        when=lambda s: s.check_images is not None,
+    ),
+    Rule(
+        "min_posts",
+        "characters with few posts",
+        lambda s: posts_of_rare_characters(s.posts, s.criteria.min_posts),
+        when=is_not_like,
+    ),
+    Rule(
+        TAG_SPELLING,
+        "tags that no vocabulary can hold",
+        lambda s: misspelt_tags(s.posts),
+        of="tags",
+        only_if_any=True,
+    ),
+    Rule(
+        "known_tag",
+        "tags that the data set of --like has not",
+        lambda s: unknown_tags(s.posts, s.criteria.like.tags),
+        of="tags",
+        when=is_like,
+    ),
+    Rule(
+        "emoticon_tags",
+        "facial expressions such as >_<",
+        lambda s: emoticon_tags(s.posts, s.criteria.emoticon_pattern),
+        of="tags",
+        when=is_not_like,
+    ),
+    Rule(
+        "min_tag_posts",
+        "tags that appear only once",
+        lambda s: rare_tags(s.posts, s.criteria.min_tag_posts),
+        of="tags",
+        when=is_not_like,
+    ),
+    Rule(
+        "tf_idf_sum",
+        "tags whose summed TF-IDF (Eq. 1) is low",
+        tags_of_low_score,
+        of="tags",
+        when=is_not_like,
+    ),
+)
 
 
 def example_posts(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
@@ -115,92 +318,14 @@ def example_tags(posts: PostsTable, dropped: np.ndarray) -> list[dict]:
     return [{"tag": name, "posts": -number} for number, name in rows[:EXAMPLES]]
 
 
-def format_rules(counts: list[RuleCount]) -> str:
+def format_counts(counts: list[RuleCount]) -> str:
     """The table of rules as text: one line per rule, before → dropped → after for posts, characters and tags."""
     lines = [f"{'rule':<18}{'posts':>34}{'characters':>30}{'tags':>30}"]
-    for rule in counts:
+    for count in counts:
         cells = [
-            f"{getattr(rule, f'{kind}_before'):,} → {-getattr(rule, f'{kind}_dropped'):,} → "
-            f"{getattr(rule, f'{kind}_after'):,}"
+            f"{getattr(count, f'{kind}_before'):,} → {-getattr(count, f'{kind}_dropped'):,} → "
+            f"{getattr(count, f'{kind}_after'):,}"
             for kind in ("posts", "characters", "tags")
         ]
-        lines.append(f"{rule.rule:<18}{cells[0]:>34}{cells[1]:>30}{cells[2]:>30}")
+        lines.append(f"{count.rule:<18}{cells[0]:>34}{cells[1]:>30}{cells[2]:>30}")
     return "\n".join(lines)
-
-
-def print_misspelt(counts: list[RuleCount]) -> None:
-    """The first names that were dropped for their spelling: perhaps the dump only needs underscores."""
-    for rule in counts:
-        if rule.rule in (CHARACTER_SPELLING, TAG_SPELLING):
-            kind = "tag" if rule.rule == TAG_SPELLING else "character"
-            names = dict.fromkeys(example[kind] for example in rule.examples)
-            shown = ", ".join(f"'{printable(name)[:SHOWN_CHARACTERS]}'" for name in list(names)[:SHOWN_NAMES])
-            print(f"{rule.rule}: expected {EXPECTED[kind]}; among the dropped {kind}s are {shown}")
-
-
-def apply_post_rules(selection: Selection, image_ids: np.ndarray, options: argparse.Namespace) -> int:
-    """The rules over posts that need no image file. Returns the number of ids whose records differ."""
-    selection.drop_posts("has_image", rules.posts_without_image(selection.posts, image_ids))
-    if options.ratings:
-        selection.drop_posts("ratings", rules.posts_of_other_ratings(selection.posts, options.ratings))
-    if options.drop_deleted:
-        selection.drop_posts("not_deleted", rules.deleted_posts(selection.posts))
-    selection.drop_posts("single_character", rules.posts_not_of_one_character(selection.posts))
-    misspelt = rules.posts_of_misspelt_characters(selection.posts)
-    if misspelt.any():  # no rule of the paper, whose board has none of them: a row only where it does something
-        selection.drop_posts(CHARACTER_SPELLING, misspelt)
-    duplicates, num_conflicts = rules.duplicate_posts(selection.posts)
-    selection.drop_posts("unique_id", duplicates)
-    return num_conflicts
-
-
-def apply_tag_rules(
-    selection: Selection, options: argparse.Namespace, known_tags: Collection[str] | None = None
-) -> tuple[np.ndarray, list[dict]]:
-    """The rules over tags; with `known_tags` all others go instead. Returns Eq. 1 for every tag name, and how many
-    tags each threshold would leave."""
-    misspelt = rules.misspelt_tags(selection.posts)
-    if misspelt[selection.posts.tag_codes].any():
-        selection.drop_tags(TAG_SPELLING, misspelt)
-    if known_tags is not None:
-        selection.drop_tags("known_tag", rules.unknown_tags(selection.posts, known_tags))
-        return rules.tf_idf_sums(selection.posts, options.log_base), []
-    selection.drop_tags("emoticon_tags", rules.emoticon_tags(selection.posts, options.emoticon_pattern))
-    selection.drop_tags("min_tag_posts", rules.rare_tags(selection.posts, options.min_tag_posts))
-    scores = rules.tf_idf_sums(selection.posts, options.log_base)
-    in_use = count_posts_of_tags(selection.posts) > 0
-    ladder = rules.threshold_ladder(scores[in_use], options.tfidf_threshold)
-    selection.drop_tags("tf_idf_sum", rules.low_tf_idf_tags(scores, options.tfidf_threshold))
-    return scores, ladder
-
-
-def print_ladder(scores: np.ndarray, ladder: list[dict]) -> None:
-    """The thresholds of Eq. 1 and what each would leave."""
-    steps = "  ".join(f"{step['threshold']:g}: {step['tags']:,}" for step in ladder)
-    print(f"tags left by a threshold of Eq. 1 of  {steps}")
-    threshold = rules.threshold_for(scores[scores > 0], PAPER_TAGS)
-    if threshold is not None:
-        print(f"{PAPER_TAGS:,} tags, the paper's number, are left by {threshold:.4g}")
-
-
-def refuse_problems(problems: dict[str, np.ndarray]) -> None:
-    """--strict: raises ValueError when an image is missing or broken."""
-    found = [f"{len(ids):,} {reason} (post {ids[0]})" for reason, ids in sorted(problems.items()) if len(ids)]
-    if found:
-        raise ValueError(
-            f"--strict expects every image to be there and whole, found {', '.join(found)}: fetch those again, or "
-            "build without --strict to drop them."
-        )
-
-
-def print_problems(parsed: Parsed, problems: dict[str, np.ndarray], num_conflicts: int, num_ignored: int) -> None:
-    """What was skipped on the way, in one line each; nothing when there was nothing."""
-    lines = {
-        "malformed metadata lines": parsed.num_bad,
-        "records without id": parsed.num_without_id,
-        "ids whose records differ (the one with most tags is kept)": num_conflicts,
-        "files among the images that are no image of a post": num_ignored,
-    } | {f"images {reason}": len(ids) for reason, ids in problems.items()}
-    for what, number in lines.items():
-        if number:
-            print(f"{what}: {number:,}")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Divided:
+    """The posts of a data set divided into its splits."""
+
+    splits: np.ndarray  # int8 [N], index into SPLITS
+    statistics: dict  # paper Table I
 
 
 def split_sizes(num_posts: np.ndarray | int, held_out: bool = False) -> tuple:

@@ -30,8 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from reference_build import reference  # noqa: E402
 
-from dataset_scripts import build  # noqa: E402
-from dataset_scripts.build_options import build_parser  # noqa: E402
+from dataset_scripts import build_danmul  # noqa: E402
 from dataset_scripts.dump.find_dump import Dump  # noqa: E402
 from dataset_scripts.dump.list_images import ImageListing  # noqa: E402
 from dataset_scripts.folder.executors import open_executor  # noqa: E402
@@ -114,18 +113,18 @@ def run_builder(folder: Path, number: int, workers: int) -> tuple[float, list]:
         return np.sort(posts.post_ids), np.ones(len(posts)), {}
 
     shutil.rmtree(folder / "danmul", ignore_errors=True)  # of the round before
-    options = build_parser().parse_args(
+    options = build_danmul.build_parser().parse_args(
         ["--source", str(folder), "--output", str(folder / "danmul"), "--workers", str(workers)]
     )
     start = time.perf_counter()
     with (
         mock.patch.object(Dump, "list_images", lambda *_: ImageListing(image_ids(number), 0)),
-        mock.patch.object(build, "check_selected", no_pictures),
-        mock.patch.object(build, "plan_shards", keep),
+        mock.patch.object(build_danmul, "check_selected", no_pictures),
+        mock.patch.object(build_danmul, "plan_shards", keep),
         open_executor("processes", workers) as executor,
     ):
         try:
-            build.build(options, executor)
+            build_danmul.build(options, executor)
         except KeyError:  # the card wants shards; everything measured is done
             pass
     return kept["seconds"], kept["posts"], kept["splits"]

@@ -34,10 +34,3 @@ def test_an_existing_dask_scheduler_is_used_by_its_address(tmp_path):
 def test_an_address_without_a_cluster_is_refused(tmp_path, capsys):
     assert main(["--source", str(tmp_path), "--executor_address", "tcp://x:1"]) == 2
     assert "add --executor dask or ray" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", ["3/3", "1", "a/b", "-1/2"])
-def test_impossible_shares_of_shards_are_refused(value, capsys):
-    with pytest.raises(SystemExit):
-        main(["--source", "x", f"--shards={value}"])
-    assert "expected I/N" in capsys.readouterr().err

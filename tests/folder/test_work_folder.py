@@ -26,7 +26,7 @@ def test_a_failed_build_leaves_the_old_data_set_and_no_rubbish(tmp_path, capsys,
     def disk_full(task):
         raise OSError(28, "No space left on device", task.path)
 
-    monkeypatch.setattr("dataset_scripts.build.write_shard", disk_full)
+    monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", disk_full)
     argv = ["--source", dump, "--output", output, "--overwrite", "--workers", "1"]
     assert "No space left on device" in fails(capsys, *argv)
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
@@ -45,7 +45,7 @@ def test_a_full_disk_keeps_finished_shards_and_a_rerun_goes_on(tmp_path, capsys,
         written.append(shards.write_shard(task))
         return written[-1]
 
-    monkeypatch.setattr("dataset_scripts.build.write_shard", disk_full_at_the_third)
+    monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", disk_full_at_the_third)
     assert "No space left on device" in fails(capsys, *argv)
     monkeypatch.undo()
     rows = []
@@ -61,7 +61,9 @@ def test_a_full_disk_keeps_finished_shards_and_a_rerun_goes_on(tmp_path, capsys,
 @pytest.mark.parametrize("damage", ["content", "plan", "image", "options"])
 def test_a_finished_shard_is_written_again_when_anything_it_depends_on_changed(tmp_path, capsys, monkeypatch, damage):
     dump = write_dump(tmp_path / "dump", random_posts())
-    monkeypatch.setattr("dataset_scripts.build.publish", lambda *args: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(
+        "dataset_scripts.build_danmul.move_into_place", lambda *args: (_ for _ in ()).throw(OSError("killed"))
+    )
     argv = ["--source", dump, "--output", tmp_path / "danmul", "--workers", "1", "--shard_size_mb", "0.02"]
     assert "killed" in fails(capsys, *argv)
     monkeypatch.undo()
@@ -114,7 +116,7 @@ def test_what_appears_at_the_output_during_the_build_costs_no_shard(tmp_path, ca
         (tmp_path / "danmul" / "thesis.tex").touch()
         return write_shard(task)
 
-    monkeypatch.setattr("dataset_scripts.build.write_shard", someone_else_is_faster)
+    monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", someone_else_is_faster)
     argv = ["--source", dump, "--output", tmp_path / "danmul", "--workers", "1"]
     assert "no data set of this command" in fails(capsys, *argv)
     assert len(list((tmp_path / "danmul.partial" / "plans").iterdir())) == 3
@@ -141,17 +143,6 @@ def test_unreadable_folders_are_named(tmp_path, capsys, monkeypatch, what):
         monkeypatch.setattr(os, "listdir", refusing(listdir, what))
     error = fails(capsys, "--source", dump, "--output", tmp_path / "danmul", "--workers", "1")
     assert "Permission denied" in error and what.replace("output", "danmul.partial") in error
-
-
-def test_jobs_by_shard_number_give_the_same_folder(tmp_path, capsys):
-    dump = write_dump(tmp_path / "dump", random_posts())
-    assert build(dump, tmp_path / "whole", "--shard_size_mb", "0.02") == 0
-    for job in ("2/3", "0/3", "1/3"):
-        assert build(dump, tmp_path / "danmul", "--shard_size_mb", "0.02", "--shards", job) == 0
-        assert not (tmp_path / "danmul").exists()
-    assert "run without --shards to complete" in capsys.readouterr().out
-    assert build(dump, tmp_path / "danmul", "--shard_size_mb", "0.02") == 0
-    assert same_files(tmp_path / "danmul", tmp_path / "whole")
 
 
 def test_output_on_another_file_system(tmp_path):

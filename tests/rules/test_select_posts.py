@@ -10,7 +10,7 @@ import pytest
 from dataset_scripts.dump.parse import Codes
 from dataset_scripts.rules import select_posts as rules
 from dataset_scripts.rules.posts_table import NO_CHARACTER, SEVERAL_CHARACTERS, PostsTable, in_canonical_order
-from dataset_scripts.rules.selection import Selection, format_rules
+from dataset_scripts.rules.selection import RULES, Rule, Selection, format_counts
 from modeling_mfdn.training.tag_tokenizer import build_tag_tokenizer
 
 
@@ -178,12 +178,35 @@ def test_canonical_order_forgets_the_order_of_the_input():
 
 
 def test_selection_counts_posts_characters_and_tags():
-    selection = Selection(table((1, "a", ["x", "y"]), (2, "b", ["x"]), (3, None, [])), num_other_tags=4)
-    selection.drop_posts("some_rule", selection.posts.post_ids == 1)
-    selection.drop_tags("other_rule", np.array([True, True]))
-    first, second, third = selection.rules
-    assert (first.rule, first.tags_before, first.tags_dropped, first.tags_after) == ("general_tags", 6, 4, 2)
-    assert (second.posts_before, second.posts_dropped, second.posts_after) == (3, 1, 2)
-    assert (second.characters_after, second.tags_after) == (1, 1)
-    assert (third.posts_dropped, third.tags_after) == (0, 0)
-    assert "some_rule" in format_rules(selection.rules)
+    selection = Selection(table((1, "a", ["x", "y"]), (2, "b", ["x"]), (3, None, [])))
+    selection.apply(Rule("some_rule", "post 1", lambda selection: selection.posts.post_ids == 1))
+    selection.apply(Rule("other_rule", "all tags", lambda selection: np.array([True, True]), of="tags"))
+    first, second = selection.counts
+    assert (first.posts_before, first.posts_dropped, first.posts_after) == (3, 1, 2)
+    assert (first.characters_after, first.tags_after) == (1, 1)
+    assert (second.posts_dropped, second.tags_after) == (0, 0)
+    assert "some_rule" in format_counts(selection.counts)
+
+
+def test_all_rules_are_counted_in_the_papers_order_and_the_first_row_knows_the_other_tags():
+    posts = table(*((i, "a", ["x", "y"]) for i in range(12)), (20, "b", ["x"]), (21, None, []))
+    selection = Selection(posts, image_ids=posts.post_ids, num_other_tags=4)
+    selection.apply_all()
+    assert [count.rule for count in selection.counts] == [
+        "general_tags",
+        "has_image",
+        "single_character",
+        "unique_id",
+        "min_posts",
+        "emoticon_tags",
+        "min_tag_posts",
+        "tf_idf_sum",
+    ]
+    first = selection.counts[0]
+    assert (first.tags_before, first.tags_dropped, first.tags_after) == (6, 4, 2)
+    assert selection.posts.post_ids.tolist() == list(range(12))
+
+
+def test_every_rule_says_what_it_drops():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(rule.of in ("posts", "tags") and rule.drops for rule in RULES)
