@@ -27,8 +27,7 @@ class MFDNPipeline(Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         config = self.model.config
-        if self.processor.characters is None:
-            self.processor.characters = [config.id2label[label] for label in range(config.num_labels)]
+        self.processor.characters = [config.id2label[label] for label in range(config.num_labels)]
         # `pipeline()` puts classes in place of the names in this entry, which then could not be written as JSON.
         for entry in config.custom_pipelines.values():
             entry["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in entry["pt"]]

@@ -1,5 +1,6 @@
 """Images and tags → tensors, outputs → named characters and tags (paper §IV-A and §V-A)."""
 
+import contextlib
 import difflib
 import numbers
 import os
@@ -8,14 +9,28 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin, ViTImageProcessor
+from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .image_processing_mfdn import pad_to_square, read_image, to_rgb
+from .image_processing_mfdn import MFDNImageProcessor
 
 if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, and the pipeline has to travel along.
     from .pipeline_mfdn import MFDNPipeline  # noqa: F401
 
+OF_IMAGE_PROCESSOR = (
+    "size",
+    "resample",
+    "do_resize",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "do_convert_rgb",
+)
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 TAG_AGGREGATIONS = ("noisy_or", "max", "mean", "sigmoid")
+TAG_ORDERS = ("random", "alphabetical", "frequency")
 CHUNK_ELEMENTS = 2**22  # logits turned into probabilities at a time: 16 MB, not 200 MB per copy of [64, 30, 25404]
 
 
@@ -34,7 +49,8 @@ def aggregate_tag_scores(
             "sigmoid" for a model that answers each tag with yes or no (Q = 1), where there is nothing to aggregate.
         num_slots: slots that a single one stands for; read only by "noisy_or" with Q = 1.
         hidden_slots: [B, Q] bool, the slots that count; None = all. A slot whose tag was given is no prediction: its
-            query holds that tag, and no loss ever taught it to say something.
+            query holds that tag, and no loss ever taught it to say something. Not read with Q = 1, which is always a
+            hidden slot.
 
     Returns:
         [B, K] float32 in [0, 1]; 0 where no slot counts.
@@ -48,65 +64,117 @@ def aggregate_tag_scores(
         if num_queries != 1:
             raise ValueError(f"sigmoid expects one answer for each tag, [B, 1, K], got {list(tag_logits.shape)}.")
         return tag_logits[:, 0].float().sigmoid()
+    hidden_slots = None if num_queries == 1 else hidden_slots
+    if torch.compiler.is_compiling():  # a graph holds no loop over a batch whose size it does not know
+        return scores_of_slots(tag_logits, method, num_slots, hidden_slots)
     scores = tag_logits.new_empty((batch_size, num_tags), dtype=torch.float32)
-    if hidden_slots is None:
-        hidden_slots = torch.ones(batch_size, num_queries, dtype=torch.bool, device=tag_logits.device)
-    num_counted = hidden_slots.sum(dim=1, keepdim=True).clamp(min=1)  # [B, 1]
     images_at_once = max(1, CHUNK_ELEMENTS // max(1, num_queries * num_tags))
     for start in range(0, batch_size, images_at_once):
         chunk = slice(start, start + images_at_once)
-        probabilities = tag_logits[chunk].float().softmax(dim=-1)  # [b, Q, K]
-        probabilities.mul_(hidden_slots[chunk, :, None])
-        if method == "max":
-            scores[chunk] = probabilities.amax(dim=1)
-        elif method == "mean":
-            scores[chunk] = probabilities.sum(dim=1) / num_counted[chunk]
-        else:
-            # In logarithms: 1 - p rounds to 1 for the thousands of rare tags, and their scores would all be 0.
-            log_absent = probabilities.neg_().log1p_().sum(dim=1)
-            scores[chunk] = -torch.expm1(log_absent * (num_slots if num_queries == 1 else 1))
+        counted = None if hidden_slots is None else hidden_slots[chunk]
+        scores[chunk] = scores_of_slots(tag_logits[chunk], method, num_slots, counted)
     return scores
+
+
+def scores_of_slots(
+    tag_logits: torch.Tensor, method: str, num_slots: int, hidden_slots: torch.Tensor | None
+) -> torch.Tensor:
+    """[b, K]: `aggregate_tag_scores` of so few pictures that their probabilities fit into memory."""
+    probabilities = tag_logits.float().softmax(dim=-1)  # [b, Q, K]
+    if hidden_slots is not None:
+        probabilities = probabilities * hidden_slots[:, :, None]
+    if method == "max":
+        return probabilities.amax(dim=1)
+    if method == "mean":
+        if hidden_slots is None:
+            return probabilities.mean(dim=1)
+        return probabilities.sum(dim=1) / hidden_slots.sum(dim=1, keepdim=True).clamp(min=1)
+    # In logarithms: 1 - p rounds to 1 for the thousands of rare tags, and their scores would all be 0.
+    log_absent = torch.log1p(-probabilities).sum(dim=1)
+    return -torch.expm1(log_absent * (num_slots if tag_logits.shape[1] == 1 else 1))
+
+
+class MFDNProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = {"text_kwargs": {"padding": "max_length"}, "common_kwargs": {"return_tensors": "pt"}}
 
 
 class MFDNProcessor(ProcessorMixin):
     """Pictures and tags → what [`MFDNModel`] takes; what it returns → named characters and tags.
 
+    The names of the characters are those of the model's config: `from_pretrained` reads them there.
+
     Args:
-        image_processor: resizes to `config.image_size` and normalises; the stock ViTImageProcessor.
+        image_processor: [`MFDNImageProcessor`]. A stock ViTImageProcessor, which folders of before have, becomes one.
         tokenizer: one tag = one token, made by `build_tag_tokenizer`.
-        characters: names of the C characters in the order of their labels; None names them LABEL_0, LABEL_1, ...
         tag_aggregation: how slots become one score per tag, see `aggregate_tag_scores`.
+        tag_order: how the model was trained to find tags in its slots: "random", "alphabetical", or "frequency", which
+            is the order of the vocabulary.
         tag_threshold: score in [0, 1] from which on `post_process` names a tag.
         tag_thresholds: the same for each tag [K], in the order of their labels; None = `tag_threshold` for all.
         temperature: > 0, divides the logits of characters, so that a score of 0.7 is right in 7 of 10 cases.
-        pad_square: pad pictures to a white square first, as in training; False stretches them.
+        characters, pad_square: of folders of before; now in the config and in the image processor.
     """
+
+    valid_processor_kwargs = MFDNProcessorKwargs
 
     def __init__(
         self,
         image_processor=None,
         tokenizer=None,
-        characters: list[str] | None = None,
         tag_aggregation: str = "noisy_or",
+        tag_order: str = "random",
         tag_threshold: float = 0.35,
-        pad_square: bool = True,
         tag_thresholds: list[float] | None = None,
         temperature: float = 1.0,
+        characters: list[str] | None = None,
+        pad_square: bool | None = None,
     ):
         if tag_aggregation not in TAG_AGGREGATIONS:
             raise ValueError(f"tag_aggregation must be one of {TAG_AGGREGATIONS}, got {tag_aggregation!r}.")
+        if tag_order not in TAG_ORDERS:
+            raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
         check_threshold(tag_threshold)
         for threshold in tag_thresholds or ():
             check_threshold(threshold)
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}.")
+        if isinstance(image_processor, ViTImageProcessor):
+            options = {name: getattr(image_processor, name) for name in OF_IMAGE_PROCESSOR}
+            image_processor = MFDNImageProcessor(**options, do_pad=pad_square is not False)
         super().__init__(image_processor, tokenizer)
-        self.characters = None if characters is None else list(characters)
         self.tag_aggregation = tag_aggregation
+        self.tag_order = tag_order
         self.tag_threshold = tag_threshold
         self.tag_thresholds = None if tag_thresholds is None else list(tag_thresholds)
         self.temperature = temperature
-        self.pad_square = pad_square
+        self._characters = None if characters is None else list(characters)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        """The processor of a folder or repository, with the characters that the config beside it names."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        hub = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
+        with contextlib.suppress(OSError):  # a processor without a model has no config
+            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            if names := config.get("id2label"):
+                processor._characters = [name for _, name in sorted((int(k), name) for k, name in names.items())]
+        return loaded
+
+    @property
+    def characters(self) -> list[str] | None:
+        """Names of the C characters in the order of their labels; None where no config was beside the processor."""
+        return self._characters
+
+    @characters.setter
+    def characters(self, names: list[str] | None) -> None:
+        self._characters = None if names is None else list(names)
+
+    @property
+    def tags(self) -> list[str]:
+        """Names of the K tags in the order of their labels."""
+        first = len(self.tokenizer.all_special_tokens)
+        return self.tokenizer.convert_ids_to_tokens(list(range(first, len(self.tokenizer))))
 
     @property
     def max_tags(self) -> int:
@@ -117,15 +185,29 @@ class MFDNProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["pixel_values", "input_ids", "attention_mask"]
 
-    def __call__(self, images: Any = None, tags: Any = None, return_tensors: str | None = "pt") -> BatchFeature:
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written; the characters stand in the config."""
+        return {name: value for name, value in super().to_dict().items() if name not in ("_characters", "characters")}
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        tags: Any = None,
+        **kwargs: Unpack[MFDNProcessorKwargs],
+    ) -> BatchFeature:
         """Model inputs for one picture or several.
 
         Args:
             images: a picture, or a list of them: PIL pictures, arrays, tensors, paths, http(s) addresses; any mode.
+            text: the same as `tags`, under the name that generic code knows.
             tags: the tags of each picture, `[["long_hair", "smile"], []]`, or one comma-separated string for each; for
                 a single picture also a flat list. `Long hair` is `long_hair`. Doubles are dropped; unknown tags are
-                dropped with a warning; of more than T - 2, T - 2 are drawn, always the same, with a warning.
-            return_tensors: "pt", "np" or None (lists).
+                dropped with a warning; of more than fit, as many are drawn, always the same, with a warning.
+            return_tensors: "pt" (default), "np" or None (lists).
+            padding: "max_length" (default; the model's T), True or "longest", or False.
+            max_length: fewer tokens than T.
+            size, do_pad, ...: of the image processor, for this call.
 
         Returns:
             `pixel_values` [B, 3, S, S] if images were given, `input_ids` and `attention_mask` [B, T] if tags were.
@@ -135,25 +217,47 @@ class MFDNProcessor(ProcessorMixin):
                 read, a special token among the tags.
             TypeError: images or tags of another type.
         """
+        if text is not None and tags is not None:
+            raise ValueError("text and tags are two names for the same: give one of them.")
+        tags = text if tags is None else tags
         if images is None and tags is None:
             raise ValueError("MFDNProcessor needs images, tags or both, got neither.")
+        options = self._merge_kwargs(
+            MFDNProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs if self.tokenizer else {}, **kwargs
+        )
+        return_tensors = options["text_kwargs"].pop("return_tensors", None)
         features, num_images = {}, None
         if images is not None:
-            images = list(images) if isinstance(images, list | tuple) else [images]
-            if not images:
-                raise ValueError("images is an empty list; MFDNProcessor needs at least one picture.")
-            num_images = len(images)
-            images = [read_image(image) for image in images]
-            if self.pad_square:
-                images = [pad_to_square(image) for image in images]
-            features.update(self.image_processor(images=images, return_tensors=return_tensors))
+            pictures = self.image_processor.fetch_images(images)
+            num_images = len(pictures)
+            pictures = [
+                picture for nested in pictures for picture in (nested if isinstance(nested, list) else [nested])
+            ]
+            if pictures:
+                features.update(self.image_processor(pictures, **options["images_kwargs"]))
         if tags is not None:
-            rows = [self.tag_ids(given) for given in self.tags_per_image(tags, num_images)]
-            length, pad_id = self.tokenizer.model_max_length, self.tokenizer.pad_token_id
-            rows = [[self.tokenizer.cls_token_id, *ids, self.tokenizer.sep_token_id] for ids in rows]
-            features["input_ids"] = [ids + [pad_id] * (length - len(ids)) for ids in rows]
-            features["attention_mask"] = [[1] * len(ids) + [0] * (length - len(ids)) for ids in rows]
+            rows = self.tags_per_image(tags, num_images)
+            features.update(self._token_rows(rows, **options["text_kwargs"]))
         return BatchFeature(features, tensor_type=return_tensors)
+
+    def _token_rows(
+        self, rows: list[list[str]], padding="max_length", max_length=None, truncation=None, **options
+    ) -> dict[str, list[list[int]]]:
+        """`input_ids` and `attention_mask`; T is the most that the model takes."""
+        longest = self.tokenizer.model_max_length if max_length is None else max_length
+        if not 2 <= longest:
+            raise ValueError(f"max_length must leave room for [CLS] and [SEP], got {longest}.")
+        num_tags = min(self.max_tags, longest - 2)
+        ids = [
+            [self.tokenizer.cls_token_id, *self.tag_ids(row, num_tags=num_tags), self.tokenizer.sep_token_id]
+            for row in rows
+        ]
+        encoded = self.tokenizer.pad(
+            {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]},
+            padding=padding,
+            max_length=longest if padding == "max_length" else None,
+        )
+        return dict(encoded)
 
     def tags_per_image(self, tags: Any, num_images: int | None) -> list[list[str]]:
         """`tags` as `__call__` takes them → one list per picture; checks that there are `num_images` of them."""
@@ -176,8 +280,9 @@ class MFDNProcessor(ProcessorMixin):
             )
         return rows
 
-    def tag_ids(self, tags: list[str], warn: bool = True) -> list[int]:
-        """Token ids of one picture's tags without special tokens, at most T - 2; see `__call__`."""
+    def tag_ids(self, tags: list[str], warn: bool = True, num_tags: int | None = None) -> list[int]:
+        """Token ids of one picture's tags without special tokens, at most `num_tags` (T - 2); see `__call__`."""
+        num_tags = self.max_tags if num_tags is None else num_tags
         special_tokens = {token.lower() for token in self.tokenizer.all_special_tokens}
         unknown_id = self.tokenizer.unk_token_id
         known, unknown = {}, {}  # dictionaries keep the order and drop doubles
@@ -196,13 +301,13 @@ class MFDNProcessor(ProcessorMixin):
                         unknown[part] = None
         if unknown and warn:
             warnings.warn(self._unknown_tags_message(list(unknown)), stacklevel=4)
-        if len(known) <= self.max_tags:
+        if len(known) <= num_tags:
             return list(known)
         if warn:
-            message = f"{len(known)} tags were given, the model sees {self.max_tags} at most: as many are drawn."
+            message = f"{len(known)} tags were given, the model sees {num_tags} at most: as many are drawn."
             warnings.warn(message, stacklevel=4)
         # By the tags themselves: the same tags, in whatever order, always leave the same ones.
-        drawn = random.Random(" ".join(sorted(known.values()))).sample(sorted(known), self.max_tags)
+        drawn = random.Random(" ".join(sorted(known.values()))).sample(sorted(known), num_tags)
         return [token_id for token_id in known if token_id in set(drawn)]
 
     def _unknown_tags_message(self, unknown: list[str]) -> str:
@@ -252,11 +357,11 @@ class MFDNProcessor(ProcessorMixin):
             for row in zip(labels.tolist(), scores.tolist(), strict=True)
         ]
         if tag_logits is not None:
-            tag_scores = self._tag_scores(tag_logits, given_tags)
-            threshold = self._thresholds(tag_threshold, tag_scores)
+            tag_scores, is_given = self.tag_scores(tag_logits, given_tags)
+            is_named = (tag_scores >= self._thresholds(tag_threshold, tag_scores)) & ~is_given
             first_tag_id = len(self.tokenizer) - tag_scores.shape[1]
-            for result, row in zip(results, tag_scores, strict=True):
-                found = (row >= threshold).nonzero()[:, 0]
+            for result, row, named in zip(results, tag_scores, is_named, strict=True):
+                found = named.nonzero()[:, 0]
                 found = found[row[found].argsort(descending=True, stable=True)][:max_tags]
                 tags = self.tokenizer.convert_ids_to_tokens((found + first_tag_id).tolist())
                 result["tags"] = [{"label": tag, "score": p} for tag, p in zip(tags, row[found].tolist(), strict=True)]
@@ -272,28 +377,32 @@ class MFDNProcessor(ProcessorMixin):
             raise ValueError(
                 f"The model scores {tag_scores.shape[1]} tags but there are {len(self.tag_thresholds)} tag_thresholds."
             )
-        # A tag that was given has the score -1: never named.
-        return torch.tensor(self.tag_thresholds, device=tag_scores.device).clamp(min=1e-9)
+        return torch.tensor(self.tag_thresholds, device=tag_scores.device)
 
-    def _tag_scores(self, tag_logits: torch.Tensor, given_tags: Any) -> torch.Tensor:
-        """[B, K] scores in [0, 1]; -1 for tags that were given."""
+    def tag_scores(self, tag_logits: torch.Tensor, given_tags: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of all tags, and which of them were given.
+
+        Args:
+            tag_logits: [B, Q, K] of the model.
+            given_tags: the `tags` that they were computed with; their slots count for nothing.
+
+        Returns:
+            [B, K] float32 in [0, 1], and [B, K] bool.
+        """
         num_images, num_queries, num_tags = tag_logits.shape
         first_tag_id = len(self.tokenizer.all_special_tokens)
         if first_tag_id + num_tags != len(self.tokenizer):
             raise ValueError(
                 f"The model scores {num_tags} tags but the tokenizer knows {len(self.tokenizer) - first_tag_id}."
             )
-        if given_tags is None:
-            return aggregate_tag_scores(tag_logits, self.tag_aggregation, self.max_tags)
-        given = [self.tag_ids(tags, warn=False) for tags in self.tags_per_image(given_tags, num_images)]
+        is_given = torch.zeros(num_images, num_tags, dtype=torch.bool, device=tag_logits.device)
         hidden_slots = torch.ones(num_images, num_queries, dtype=torch.bool, device=tag_logits.device)
-        if num_queries > 1:  # a single query is always a hidden slot
-            for slots, ids in zip(hidden_slots, given, strict=True):
-                slots[: len(ids)] = False  # given tags fill the slots from the first on
-        scores = aggregate_tag_scores(tag_logits, self.tag_aggregation, self.max_tags, hidden_slots)
-        for image, ids in enumerate(given):
-            scores[image, [token_id - first_tag_id for token_id in ids]] = -1
-        return scores
+        if given_tags is not None:
+            for image, tags in enumerate(self.tags_per_image(given_tags, num_images)):
+                ids = self.tag_ids(tags, warn=False)
+                hidden_slots[image, : len(ids)] = False  # given tags fill the slots from the first on
+                is_given[image, [token_id - first_tag_id for token_id in ids]] = True
+        return aggregate_tag_scores(tag_logits, self.tag_aggregation, self.max_tags, hidden_slots), is_given
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """Write processor, tokenizer and code; also preprocessor_config.json, which AutoImageProcessor and
@@ -313,4 +422,4 @@ def is_whole(number: Any) -> bool:
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
-__all__ = ["MFDNProcessor", "aggregate_tag_scores", "pad_to_square", "to_rgb"]
+__all__ = ["MFDNProcessor", "aggregate_tag_scores"]

@@ -75,7 +75,7 @@ def test_pictures_become_normalised_squares(tiny_processor, pictures):
 def test_padding_can_be_left_out(tiny_processor):
     strip = Image.new("RGB", (4, 12))
     assert (tiny_processor(images=strip).pixel_values == 1).any()
-    tiny_processor.pad_square = False
+    tiny_processor.image_processor.do_pad = False
     assert (tiny_processor(images=strip).pixel_values == -1).all()
 
 
@@ -151,8 +151,8 @@ def test_inputs_that_do_not_fit_are_refused(tiny_processor, pictures):
         tiny_processor(tags=3)
     with pytest.raises(TypeError, match=r"\['hat', 3\]"):
         tiny_processor(tags=[["hat", 3]])
-    with pytest.raises(TypeError, match="text"):
-        tiny_processor(images=pictures, text=["hat"])
+    with pytest.raises(ValueError, match="two names for the same"):
+        tiny_processor(images=pictures[:1], tags=["hat"], text=["hat"])
 
 
 def test_other_tensor_types_hold_the_same(tiny_processor, picture):
@@ -256,15 +256,32 @@ def test_outputs_that_do_not_fit_are_refused(tiny_processor, outputs):
         tiny_processor.post_process(outputs)
 
 
+def test_text_is_another_name_for_tags_and_call_time_options_are_obeyed(tiny_processor, picture):
+    named, generic = tiny_processor(images=picture, tags=["hat"]), tiny_processor(images=picture, text=["hat"])
+    assert all(torch.equal(named[name], generic[name]) for name in named)
+    assert tiny_processor(text=["hat", "smile"], padding=False).input_ids.tolist() == [[2, 15, 7, 3]]
+    assert tiny_processor(text=[["hat"], ["hat", "smile"]], padding=True).input_ids.shape == (2, 4)
+    assert tiny_processor(text=[["hat"]], max_length=5).input_ids.shape == (1, 5)
+    small = tiny_processor(images=picture, size={"height": 8, "width": 8})
+    assert small.pixel_values.shape == (1, 3, 8, 8)
+    raw = tiny_processor(images=picture, do_normalize=False, return_tensors="np").pixel_values
+    assert raw.min() >= 0 and raw.max() <= 1
+
+
 def test_everything_comes_back_from_the_disk(tiny_config, tags, picture, tmp_path):
     from modeling_mfdn.training.tag_tokenizer import build_processor
 
     processor = build_processor(tiny_config, tags)
-    processor.tag_aggregation, processor.tag_threshold, processor.pad_square = "max", 0.2, False
+    processor.tag_aggregation, processor.tag_threshold, processor.tag_order = "max", 0.2, "frequency"
+    processor.image_processor.do_pad = False
     processor.save_pretrained(tmp_path)
+    assert MFDNProcessor.from_pretrained(tmp_path).characters is None
+    tiny_config.save_pretrained(tmp_path)
     loaded = MFDNProcessor.from_pretrained(tmp_path)
-    for name in ("characters", "tag_aggregation", "tag_threshold", "pad_square"):
+    for name in ("characters", "tag_aggregation", "tag_threshold", "tag_order", "tags"):
         assert getattr(loaded, name) == getattr(processor, name)
+    assert not loaded.image_processor.do_pad
+    assert "hatsune_miku" not in (tmp_path / "processor_config.json").read_text()  # names stand in the config alone
     assert (tmp_path / "preprocessor_config.json").exists()
     before, after = processor(images=picture, tags=tags[:3]), loaded(images=picture, tags=tags[:3])
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from torchvision.transforms import v2
 
 from ..configuration_mfdn import MFDNConfig
-from ..processing_mfdn import pad_to_square
+from ..image_processing_mfdn import pad_to_square
 from .dataset import BROKEN, REBUILD, logger
 from .images import LUMINANCE, color_matrices, decode_image
 

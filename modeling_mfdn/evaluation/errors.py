@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from ..data.images import apply_color, decode_image
-from ..processing_mfdn import pad_to_square
+from ..image_processing_mfdn import pad_to_square
 from .figures import BLUE, GRID, INK, MUTED, TEAL, new_figure, shortened, tidy
 from .predictions import gather_readable
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..processing_mfdn import pad_to_square
+from ..image_processing_mfdn import pad_to_square
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

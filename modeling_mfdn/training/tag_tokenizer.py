@@ -5,9 +5,10 @@ transformers.js, and runs no code from the repository.
 """
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, ViTImageProcessor
+from transformers import PreTrainedTokenizerFast
 
 from ..configuration_mfdn import MFDNConfig
+from ..image_processing_mfdn import MFDNImageProcessor
 from ..processing_mfdn import MFDNProcessor
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
@@ -87,45 +88,30 @@ def check_tags(tags: list[str], normalizer: normalizers.Normalizer):
         raise ValueError(f"Tags must be in underscore form, small letters and no white space; found {examples}.")
 
 
-def build_processor(config: MFDNConfig, tags: list[str], characters: list[str] | None = None) -> MFDNProcessor:
+def build_processor(config: MFDNConfig, tags: list[str], tag_order: str = "random") -> MFDNProcessor:
     """The processor of a new model: pictures of `config.image_size` in [-1, 1], and one token for each tag.
 
     Args:
-        config: sizes and token ids.
+        config: sizes, token ids and names of characters.
         tags: the K tags in the order of their labels.
-        characters: the C names in the order of their labels; None takes those of `config.id2label`.
+        tag_order: see [`MFDNProcessor`].
 
     Raises:
-        ValueError: the numbers of tags or characters or the special tokens do not fit the config.
+        ValueError: the number of tags or the special tokens do not fit the config.
     """
-    characters = [config.id2label[label] for label in range(config.num_labels)] if characters is None else characters
-    for name, expected, found in (
-        ("num_tags", config.num_tags, len(tags)),
-        ("num_labels", config.num_labels, len(characters)),
-    ):
-        if expected != found:
-            raise ValueError(f"The config has {name} = {expected} but {found} were given.")
+    if config.num_tags != len(tags):
+        raise ValueError(f"The config has num_tags = {config.num_tags} but {len(tags)} were given.")
     if not tags and (config.modality != "image" or config.predicts_tags):
         raise ValueError("The tag vocabulary is empty; only a model that takes and names no tags has none.")
     tokenizer = build_tag_tokenizer(tags, config.max_tag_tokens)
-    token_ids = (
-        config.pad_token_id,
-        config.unk_token_id,
-        config.cls_token_id,
-        config.sep_token_id,
-        config.mask_token_id,
-    )
+    token_ids = tuple(getattr(config, f"{name}_token_id") for name in ("pad", "unk", "cls", "sep", "mask"))
     if token_ids != tuple(range(len(SPECIAL_TOKENS))):
         raise ValueError(f"The tokenizer gives {', '.join(SPECIAL_TOKENS)} the ids 0 to 4, the config {token_ids}.")
-    image_processor = ViTImageProcessor(
-        size={"height": config.image_size, "width": config.image_size},
-        resample=2,  # bilinear
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-        do_convert_rgb=True,
-    )
+    image_processor = MFDNImageProcessor(size={"height": config.image_size, "width": config.image_size})
     aggregation = "sigmoid" if config.predicts_tags and config.modality == "image" else "noisy_or"
-    return MFDNProcessor(image_processor, tokenizer, characters=characters, tag_aggregation=aggregation)
+    processor = MFDNProcessor(image_processor, tokenizer, tag_aggregation=aggregation, tag_order=tag_order)
+    processor.characters = [config.id2label[label] for label in range(config.num_labels)]
+    return processor
 
 
 __all__ = ["SPECIAL_TOKENS", "build_processor", "build_tag_tokenizer"]
