@@ -74,9 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hub_dataset_id", help="the data set on the Hub, for the leaderboard entry")
     parser.add_argument(
         "--tag_order",
-        default="random",
         choices=["random", "alphabetical", "frequency"],
-        help="how given tags fill the slots; as in training (default: %(default)s)",
+        help="how given tags fill the slots (default: as saved with the model, which is as in training)",
     )
     return parser
 
@@ -154,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict:
         from modeling_mfdn.publishing.push import repository_id
 
         args.hub_model_id = repository_id(args.hub_model_id or Path(args.model).resolve().name)
-    # Here, because `evaluate` takes seconds to import and --help should not.
+    # Here, because torch and `evaluate` take seconds to import and --help should not.
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
     from transformers import AutoModelForImageClassification
@@ -162,16 +161,10 @@ def main(argv: list[str] | None = None) -> dict:
     from modeling_mfdn import MFDNProcessor
     from modeling_mfdn.data.collator import MFDNCollator
     from modeling_mfdn.data.dataset import load_split, read_characters
-    from modeling_mfdn.evaluation.calibration import calibrate, calibration_error, confidence_bins
-    from modeling_mfdn.evaluation.errors import (
-        accuracy_by_training_images,
-        draw_errors,
-        most_confused,
-        predict_characters,
-    )
-    from modeling_mfdn.evaluation.figures import reliability_plot
-    from modeling_mfdn.evaluation.hints import accuracy_by_hints
-    from modeling_mfdn.evaluation.predictions import evaluate_model, format_results, write_predictions, write_results
+    from modeling_mfdn.evaluation.figures import draw_errors, reliability_plot
+    from modeling_mfdn.evaluation.metrics import accuracy_by_training_images, most_confused
+    from modeling_mfdn.evaluation.predictions import Calibrator, Confidence, Hints, Predictions, evaluate_model
+    from modeling_mfdn.evaluation.results import format_results, write_predictions, write_results
     from modeling_mfdn.publishing.cards import write_hub_files
     from modeling_mfdn.publishing.push import publish_model
     from modeling_mfdn.training.files import public_name
@@ -182,7 +175,7 @@ def main(argv: list[str] | None = None) -> dict:
     model = AutoModelForImageClassification.from_pretrained(args.model)  # MFDN or a baseline, from our own code
     processor = MFDNProcessor.from_pretrained(args.model)
     config = model.config
-    tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
+    tags = processor.tags
     aggregation = args.tag_aggregation or processor.tag_aggregation
     if args.tag_aggregation and processor.tag_aggregation == "sigmoid":
         raise ValueError(
@@ -201,54 +194,49 @@ def main(argv: list[str] | None = None) -> dict:
     unknown_tags = count_unknown_tags(rows, tags) if "tags" in rows.column_names else {"tags": 0, "occurrences": 0}
     if unknown_tags["tags"] and accelerator.is_main_process:
         print(f"{unknown_tags['tags']} tags ({unknown_tags['occurrences']} occurrences) are unknown to the model.")
-    collator = MFDNCollator(config, tags, training=False, tag_order=args.tag_order, label_map=labels)
+    tag_order = processor.tag_order if args.tag_order is None else args.tag_order
+    collator = MFDNCollator(config, tags, False, processor.image_processor, tag_order, label_map=labels)
     loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
 
     # ------------------------------------------------------------------ evaluation
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
-    results = evaluate_model(
-        model,
-        loader,
-        accelerator,
-        tag_aggregation=aggregation,
-        tag_threshold=threshold,
-        tune_threshold=args.split == "validation",
-        max_bad_share=args.max_bad_share,
-        with_predictions=args.predictions is not None,
-    )
-    predictions = results.pop("predictions", None)
+    asked = {
+        Predictions: args.predictions is not None,
+        Hints: args.hints,
+        Confidence: args.errors,
+        Calibrator: args.calibrate,
+    }
+    arguments = {Hints: (config,), Confidence: (processor.temperature,), Calibrator: (config,)}
     results = {
         "model": public_name(args.model),
         "dataset": public_name(args.dataset),
         "split": args.split,
         "tag_aggregation": aggregation,
         "tag_threshold": threshold,
-        "tag_order": args.tag_order,
+        "tag_order": tag_order,
         "unknown_tags": unknown_tags,
-        **results,
-    }
-    if args.hints:
-        results["hints"] = accuracy_by_hints(model, loader, accelerator)
+    } | evaluate_model(
+        model,
+        loader,
+        accelerator,
+        tag_aggregation=aggregation,
+        tag_threshold=threshold,
+        tune_threshold=args.split == "validation",
+        reducers=[reducer(*arguments.get(reducer, ())) for reducer, is_asked in asked.items() if is_asked],
+        max_bad_share=args.max_bad_share,
+    )
+    predictions = results.pop("predictions", None)
     if args.errors:
+        confidence = results.pop("confidence")
+        truth, predicted = confidence.pop("truth"), confidence.pop("predicted")
         training_images = count_training_images(args.trained_on or args.dataset, characters)
-        found = predict_characters(model, loader, accelerator, (1.0, processor.temperature))
-        truth, predicted = found["labels"], found["predicted"]
-        hits = (truth == predicted).float()
-        measures = {
-            "expected_calibration_error": [
-                calibration_error(confidence_bins(column, hits)) for column in found["confidence"].unbind(1)
-            ],
-            "negative_log_likelihood": found["loss"].mean(dim=0).tolist(),
-        }
         results["errors"] = {
             "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
             "most_confused": most_confused(truth, predicted, characters),
             "temperature": processor.temperature,
-            **{name: {"at_temperature_1": plain, "as_stored": fitted} for name, (plain, fitted) in measures.items()},
+            **confidence,
         }
-    if args.calibrate:
-        calibration = calibrate(model, loader, accelerator, aggregation)
-        results["calibration"] = {name: value for name, value in vars(calibration).items() if name != "tag_thresholds"}
+    tag_thresholds = results["calibration"].pop("tag_thresholds") if args.calibrate else None
     if path.name == "results.json" and path.exists():  # how it was trained stands there too, and on the card
         earlier = json.loads(path.read_text(encoding="utf-8"))
         results |= {"training": earlier["training"]} if "training" in earlier else {}
@@ -266,12 +254,13 @@ def main(argv: list[str] | None = None) -> dict:
                 print(f"{name.replace('_', ' ')} {before:.3f}, as stored {after:.3f}")
             draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
-            processor.temperature, processor.tag_thresholds = calibration.temperature, calibration.tag_thresholds
-            processor.tag_threshold = calibration.tag_threshold or processor.tag_threshold
+            calibration = results["calibration"]
+            processor.temperature, processor.tag_thresholds = calibration["temperature"], tag_thresholds
+            processor.tag_threshold = calibration["tag_threshold"] or processor.tag_threshold
             processor.save_pretrained(args.model)
             reliability_plot(calibration, path.with_name("reliability.png"))
-            before, after = calibration.error_before, calibration.error_after
-            print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {calibration.temperature:g}")
+            before, after, temperature = (calibration[name] for name in ("error_before", "error_after", "temperature"))
+            print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {temperature:g}")
             print(f"Temperature and thresholds are stored in {args.model}.")
         print(f"Everything else: {path}")
         if Path(args.model).is_dir() and path.parent == Path(args.model):  # the card is about files beside it

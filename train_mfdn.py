@@ -18,9 +18,10 @@ from modeling_mfdn import Label2LabelConfig, Label2LabelModel, MFDNConfig, MFDNM
 from modeling_mfdn.configuration_mfdn import MODALITIES
 from modeling_mfdn.data.collator import COLOR_JITTER, CROP_SHARE, MFDNCollator
 from modeling_mfdn.data.dataset import BROKEN, describe_dataset, load_split, read_characters, read_tag_vocabulary
-from modeling_mfdn.data.images import decode_image
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
-from modeling_mfdn.evaluation.predictions import evaluate_model, format_results, write_results
+from modeling_mfdn.evaluation.predictions import evaluate_model
+from modeling_mfdn.evaluation.results import format_results, write_results
+from modeling_mfdn.image_processing_mfdn import load_rgb
 from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
 from modeling_mfdn.publishing.cards import write_hub_files
 from modeling_mfdn.publishing.push import publish_model, repository_id
@@ -104,13 +105,6 @@ class ScriptArguments:
     mask_peak: float | None = field(
         default=None,
         metadata={"help": "where the schedule ends (default: 1, for constant 0.15, for per_post half of the posts)"},
-    )
-    augment: str = field(
-        default="fused",
-        metadata={
-            "help": "fused = scaled decode and one colour matrix an image; torchvision = the textbook recipe",
-            "choices": ["fused", "torchvision"],
-        },
     )
     color_jitter: list[float] = field(
         default_factory=lambda: list(COLOR_JITTER),
@@ -290,7 +284,7 @@ def show(folder: str, test_split) -> None:
     posts, pictures = [], []
     for post in islice(test_split, 20):
         try:
-            pictures.append(decode_image(post["image"]["bytes"]))
+            pictures.append(load_rgb(post["image"]["bytes"]))
             posts.append(post)
         except BROKEN:  # counted and named by the evaluation
             continue
@@ -344,7 +338,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
 
     # ------------------------------------------------------------------ model
     model = build_model(script, characters, tags)
-    processor = build_processor(model.config, tags, characters)
+    processor = build_processor(model.config, tags, script.tag_order)
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
 
     # ------------------------------------------------------------------ training
@@ -356,12 +350,12 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
         eval_dataset=splits.get("validation"),
         data_collator=MFDNCollator(
             training=True,
-            augment=script.augment,
             color_jitter=script.color_jitter,
             crop_share=script.crop_share,
             **collate,
         ),
-        eval_collator=MFDNCollator(training=False, **collate),
+        eval_collator=MFDNCollator(training=False, image_processor=processor.image_processor, **collate),
+        evaluate_model=evaluate_model,
         mask_scheduler=mask_scheduler if model.config.modality == "image+tags" else None,
         tag_aggregation=processor.tag_aggregation,
         processing_class=processor,
@@ -397,7 +391,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
         with stopwatch(seconds, "evaluating"):
             results = evaluate_model(
                 model,
-                trainer.eval_dataloader(splits["test"]),
+                trainer.get_test_dataloader(splits["test"]),
                 trainer.accelerator,
                 tag_aggregation=processor.tag_aggregation,
                 tag_threshold=processor.tag_threshold,

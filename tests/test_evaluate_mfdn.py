@@ -26,7 +26,7 @@ def save_model(folder, characters=CHARACTERS, **options):
     depths = {f"num_{stack}_layers": 1 for stack in ("vision", "text", "fusion", "decoder")}
     config = MFDNConfig(**(sizes | depths | names | {"max_tag_tokens": 7, "num_tags": len(TAGS)} | options))
     MFDNModel(config).save_pretrained(folder)
-    build_processor(config, TAGS, characters).save_pretrained(folder)
+    build_processor(config, TAGS).save_pretrained(folder)
     return str(folder)
 
 
@@ -266,7 +266,7 @@ def test_slots_are_not_aggregated_where_there_are_none(dataset, tmp_path, capsys
     sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
     config = MultiLabelConfig(**sizes, **names, num_vision_layers=1, num_fusion_layers=1, num_tags=len(TAGS))
     MultiLabelModel(config).save_pretrained(tmp_path)
-    build_processor(config, TAGS, CHARACTERS).save_pretrained(tmp_path)
+    build_processor(config, TAGS).save_pretrained(tmp_path)
     flags = ["--model", str(tmp_path), "--dataset", dataset, "--num_workers", "0"]
     assert evaluate([*flags, "--tag_aggregation", "max"]) == 2
     assert "nothing to aggregate" in capsys.readouterr().err and not (tmp_path / "results.json").exists()

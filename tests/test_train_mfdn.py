@@ -300,8 +300,8 @@ def test_flags_that_a_system_would_ignore_are_refused(danmul, tmp_path, flags):
         train(danmul, tmp_path / "run", *flags)
 
 
-def test_bf16_and_textbook_augmentation_train(danmul, tmp_path):
-    train(danmul, tmp_path / "run", "--bf16", "--augment", "torchvision", "--max_steps", "2")
+def test_bf16_trains(danmul, tmp_path):
+    train(danmul, tmp_path / "run", "--bf16", "--max_steps", "2")
     losses = [entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry]
     assert len(losses) == 2 and np.isfinite(losses).all()
 

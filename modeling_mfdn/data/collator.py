@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from torchvision.transforms import v2
 
 from ..configuration_mfdn import MFDNConfig
-from ..image_processing_mfdn import pad_to_square
+from ..image_processing_mfdn import MFDNImageProcessor, load_rgb, pad_to_square
+from ..processing_mfdn import TAG_ORDERS
 from .dataset import BROKEN, REBUILD, logger
-from .images import LUMINANCE, color_matrices, decode_image
+from .images import LUMINANCE, apply_color, color_matrices, decode_image
 
-AUGMENTATIONS = ("fused", "torchvision")
-TAG_ORDERS = ("random", "alphabetical", "frequency")
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
 CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
 COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
@@ -28,10 +26,11 @@ IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not de
 class MFDNCollator:
     """Turns rows of `load_split` into a batch. Picklable; runs in the workers of a DataLoader.
 
-    Batch: `pixel_values` uint8 [B, 3, S, S] and `color_matrix` float32 [B, 3, 4] (see `apply_color`; with
-    `augment="torchvision"` float `pixel_values` in [-1, 1] and no matrix) · `input_ids`, `attention_mask` int64 [B, T]
-    as `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
+    Batch: `pixel_values` float32 [B, 3, S, S] in [-1, 1] · `input_ids`, `attention_mask` int64 [B, T] as
+    `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
     bool [B, K], all tags of the post, also those beyond T - 2.
+
+    In evaluation the pixels are those of `image_processor`: what is measured is what ships.
 
     A picture that cannot be decoded is named in the log. In training its row is left out and counted in the first of
     `num_broken` int64 [B]; in evaluation, where each row has its place, it is white and False in `readable` bool [B].
@@ -41,13 +40,16 @@ class MFDNCollator:
         tags: the K tags; the tag at position k has the id `config.num_special_tokens + k`. Other tags of a post are
             dropped, counted in `num_unknown_tags` (of this process) and warned of once.
         training: random crop, flip, colours and tags. Else the whole picture and draws fixed per post.
-        augment: "fused" (scaled decode, one colour matrix per image) or "torchvision" (the textbook recipe, slow).
+        image_processor: of evaluation; None makes one for `config.image_size`.
         tag_order: how tags fill the T - 2 slots. The `tags` are expected most frequent first for "frequency".
         seed: of the draws in training; evaluation uses a seed of its own.
         flip: mirror half of the training pictures.
         color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
         crop_share: smallest and largest side of a training crop, as shares of the picture's side; drawn evenly.
-        label_map: [number of characters in the data] label of the model for each label of the data; None = equal.
+        label_map: the model's label for each character of the data set; None if they are the same.
+
+    Raises:
+        ValueError: an option outside its range, or another number of tags than `config.num_tags`.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class MFDNCollator:
         config: MFDNConfig,
         tags: Sequence[str],
         training: bool,
-        augment: str = "fused",
+        image_processor: MFDNImageProcessor | None = None,
         tag_order: str = "random",
         seed: int = 0,
         flip: bool = True,
@@ -63,8 +65,6 @@ class MFDNCollator:
         crop_share: Sequence[float] = CROP_SHARE,
         label_map: Sequence[int] | None = None,
     ):
-        if augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {AUGMENTATIONS}, got {augment!r}.")
         if tag_order not in TAG_ORDERS:
             raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
         if len(color_jitter) != 4 or not all(0 <= share < 1 for share in color_jitter) or color_jitter[3] > 0.5:
@@ -77,15 +77,16 @@ class MFDNCollator:
                 "Use the vocabulary that the model was built with."
             )
         self.config, self.tags, self.training = config, list(tags), training
-        self.augment, self.tag_order, self.seed, self.flip, self.label_map = augment, tag_order, seed, flip, label_map
+        self.tag_order, self.seed, self.flip, self.label_map = tag_order, seed, flip, label_map
         self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
+        size = {"height": config.image_size, "width": config.image_size}
+        self.image_processor = image_processor or MFDNImageProcessor(size=size)
         # id of each tag label; read once, because attributes of a config are properties, too slow for each tag
         self.first_tag_id = config.num_special_tokens
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
         self.num_unknown_tags = 0
         # Shared memory, because workers hold a copy of everything else.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._textbook = self._textbook_transform() if augment == "torchvision" else None
 
     def set_epoch(self, epoch: int):
         """Other crops and tags from now on, also in workers that are running. Call before iterating."""
@@ -100,7 +101,7 @@ class MFDNCollator:
                 raise ValueError(f"None of the {len(rows)} pictures of a batch can be decoded. {REBUILD}")
             rows = [row for row, picture in zip(rows, pictures, strict=True) if picture is not None]
             pictures = [picture for picture in pictures if picture is not None]
-        batch = self._image_batch(pictures)
+        batch = {"pixel_values": self._pixel_values(pictures)}
         tag_labels = [self._known_tags(row) for row in rows]
         batch["input_ids"] = torch.tensor(
             [self._token_ids(labels, row["post_id"]) for labels, row in zip(tag_labels, rows, strict=True)]
@@ -151,72 +152,37 @@ class MFDNCollator:
 
     # Images
 
-    def _picture(self, row: dict) -> tuple | None:
-        """Pixels, uint8 [3, S, S] or with the textbook recipe float, and [4] colour factors; None if broken."""
-        rng = self._generator(row["post_id"], IMAGE_STREAM)
+    def _picture(self, row: dict):
+        """A row's pixels: in training uint8 [3, S, S] and [4] colour factors, in evaluation float32 [3, S, S]; None if
+        the picture is broken."""
         try:
-            if self._textbook is not None:
-                return self._textbook_pixels(row, rng), None
-            pixels = self._cropped(row, rng).transpose(2, 0, 1)
+            encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+            if not self.training:
+                return self.image_processor(load_rgb(encoded), return_tensors="pt")["pixel_values"][0]
+            return self._augmented(encoded, self._generator(row["post_id"], IMAGE_STREAM))
         except BROKEN as error:
             logger.warning("Post %d is left out: its image cannot be decoded (%s).", row["post_id"], error)
             return None
-        factors = np.array([1.0, 1.0, 1.0, 0.0])
-        return pixels, factors + rng.uniform(-1, 1, 4) * self.color_jitter if self.training else factors
 
-    def _image_batch(self, pictures: list[tuple | None]) -> dict[str, torch.Tensor]:
-        """`pixel_values` and `color_matrix`; a broken picture is white."""
-        size = self.config.image_size
-        if self._textbook is not None:
-            white = torch.ones(3, size, size)
-            return {"pixel_values": torch.stack([white if item is None else item[0] for item in pictures])}
-        pixels = np.full((len(pictures), 3, size, size), 255, dtype=np.uint8)
-        factors = np.tile([1.0, 1.0, 1.0, 0.0], (len(pictures), 1))
-        mean_luminance = np.zeros(len(pictures))
-        for i, picture in enumerate(pictures):
-            if picture is not None:
-                pixels[i], factors[i] = picture
-                if self.training:
-                    mean_luminance[i] = pixels[i].reshape(3, -1).mean(axis=1) @ LUMINANCE
-        return {
-            "pixel_values": torch.from_numpy(pixels),
-            "color_matrix": torch.from_numpy(color_matrices(factors, mean_luminance)),
-        }
-
-    def _decoded(self, row: dict, min_side: int | None) -> PILImage.Image:
-        encoded = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
-        return pad_to_square(decode_image(encoded, min_side))
-
-    def _cropped(self, row: dict, rng: np.random.Generator) -> np.ndarray:
-        """[S, S, 3] uint8: in training a random square of the picture, perhaps mirrored."""
-        size = self.config.image_size
-        if not self.training:
-            return np.asarray(self._decoded(row, 2 * size).resize((size, size), PILImage.Resampling.BILINEAR))
-        share = rng.uniform(*self.crop_share)
-        image = self._decoded(row, round(size / share))
+    def _augmented(self, encoded: bytes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random square of the picture, perhaps mirrored, and the factors of its colours."""
+        size, share = self.config.image_size, rng.uniform(*self.crop_share)
+        image = pad_to_square(decode_image(encoded, round(size / share)))
         side = share * image.width
         left, top = rng.uniform(0, image.width - side, 2)
         # Crop and resize at once: no pixel is computed that is not shown.
         image = image.resize((size, size), PILImage.Resampling.BILINEAR, box=(left, top, left + side, top + side))
         pixels = np.asarray(image)
-        return pixels[:, ::-1] if rng.random() < 0.5 and self.flip else pixels
+        pixels = pixels[:, ::-1] if rng.random() < 0.5 and self.flip else pixels
+        factors = np.array([1.0, 1.0, 1.0, 0.0]) + rng.uniform(-1, 1, 4) * self.color_jitter
+        return pixels.transpose(2, 0, 1), factors
 
-    def _textbook_transform(self) -> v2.Compose:
-        size, (smallest, largest) = self.config.image_size, self.crop_share
-        crop = v2.RandomResizedCrop(size, scale=(smallest**2, largest**2), ratio=(1.0, 1.0))
-        flip = v2.RandomHorizontalFlip(0.5 if self.flip else 0.0)
-        random = [crop, flip, v2.ColorJitter(*self.color_jitter)]
-        return v2.Compose(
-            [
-                *(random if self.training else [v2.Resize((size, size))]),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([0.5] * 3, [0.5] * 3),
-            ]
-        )
-
-    def _textbook_pixels(self, row: dict, rng: np.random.Generator) -> torch.Tensor:
-        image = self._decoded(row, min_side=None)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(int(rng.integers(2**63)))
-            return self._textbook(image)
+    def _pixel_values(self, pictures: list) -> torch.Tensor:
+        """[B, 3, S, S]; a broken picture is white."""
+        if not self.training:
+            white = torch.ones(3, self.config.image_size, self.config.image_size)
+            return torch.stack([white if picture is None else picture for picture in pictures])
+        pixels = np.stack([pixels for pixels, _ in pictures])
+        factors = np.stack([factors for _, factors in pictures])
+        mean_luminance = pixels.reshape(len(pixels), 3, -1).mean(axis=2) @ LUMINANCE
+        return apply_color(torch.from_numpy(pixels), torch.from_numpy(color_matrices(factors, mean_luminance)))

@@ -69,19 +69,15 @@ def color_matrices(factors: np.ndarray, mean_luminance: np.ndarray) -> np.ndarra
     return matrix.astype(np.float32)
 
 
-def apply_color(pixel_values: torch.Tensor, color_matrix: torch.Tensor | None = None) -> torch.Tensor:
-    """Jittered and normalised pixels, computed on the device of `pixel_values`.
+def apply_color(pixels: torch.Tensor, color_matrix: torch.Tensor) -> torch.Tensor:
+    """Jittered and normalised pixels.
 
     Args:
-        pixel_values: [B, 3, S, S] uint8, or float that is normalised already when `color_matrix` is None.
-        color_matrix: [B, 3, 4] float32 from the collator.
+        pixels: [B, 3, S, S] uint8.
+        color_matrix: [B, 3, 4] float32 of `color_matrices`.
 
     Returns:
         [B, 3, S, S] float32 in [-1, 1].
     """
-    if color_matrix is None:
-        return pixel_values
-    with torch.autocast(pixel_values.device.type, enabled=False):  # colours in bfloat16 would be 1 % off
-        pixels = pixel_values.flatten(2).to(color_matrix.dtype)
-        pixels = torch.baddbmm(color_matrix[:, :, 3:], color_matrix[:, :, :3], pixels)
-    return pixels.clamp_(-1, 1).view(pixel_values.shape)
+    flat = pixels.flatten(2).to(color_matrix.dtype)
+    return torch.baddbmm(color_matrix[:, :, 3:], color_matrix[:, :, :3], flat).clamp_(-1, 1).view(pixels.shape)

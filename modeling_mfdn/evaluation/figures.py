@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..image_processing_mfdn import pad_to_square
+from ..image_processing_mfdn import load_rgb, pad_to_square
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from .calibration import Calibration
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 BLUE, RED, ORANGE, TEAL = "#2f6fb5", "#c8402f", "#d98a1f", "#2a8c82"
 MAX_PICTURES = 4
+MAX_PAIRS = 6
 
 
 def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -> None:
@@ -73,17 +73,17 @@ def training_curves(log_history: Sequence[dict[str, float]], path: str | Path) -
     figure.savefig(path)
 
 
-def reliability_plot(calibration: "Calibration", path: str | Path) -> None:
+def reliability_plot(calibration: dict, path: str | Path) -> None:
     """How often the model is right at each confidence, after calibration; on the dashed line it means what it says."""
     figure = new_figure(5, 4.6)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    share, confidence = np.array(calibration.share), np.array(calibration.confidence)
-    accuracy = np.array(calibration.accuracy)
+    share, confidence = np.array(calibration["share"]), np.array(calibration["confidence"])
+    accuracy = np.array(calibration["accuracy"])
     filled, edges = share > 0, np.linspace(0, 1, len(share) + 1)
     ax.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
     ax.plot(confidence[filled], accuracy[filled], "o-", color=BLUE, markersize=5, linewidth=1.8)
-    before, after = (f"{error:.3f}" for error in (calibration.error_before, calibration.error_after))
-    title = f"calibration error {before} at temperature 1, {after} at {calibration.temperature:g}"
+    before, after = (f"{error:.3f}" for error in (calibration["error_before"], calibration["error_after"]))
+    title = f"calibration error {before} at temperature 1, {after} at {calibration['temperature']:g}"
     ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_ylabel("accuracy", color=MUTED)
     ax.set_ylim(-0.03, 1.03)
@@ -256,3 +256,74 @@ def _words(ax: "Axes", words: list[tuple[str, str, str]], font_size: float = 9.5
 
 def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def draw_errors(errors: dict, rows: "Dataset", names: Sequence[str], folder: Path) -> None:
+    """Write long_tail.png and confused.png, and say so.
+
+    Args:
+        errors: `{"by_training_images", "most_confused"}` of `evaluate_mfdn.py --errors`.
+        rows: of the split, with `names` of their labels; the first picture of each character is shown.
+    """
+    long_tail_plot(errors["by_training_images"], folder / "long_tail.png")
+    print(f"Accuracy by the number of training images: {folder / 'long_tail.png'}")
+    labels = list(rows["character"])
+    shown = {names[label] for label in labels}  # a model may name characters of which the split has no picture
+    pairs = [pair for pair in errors["most_confused"] if set(pair["characters"]) <= shown][:MAX_PAIRS]
+    if pairs:
+        places = [[labels.index(names.index(name)) for name in pair["characters"]] for pair in pairs]
+        examples = [tuple(load_rgb(rows[place]["image"]["bytes"]) for place in pair) for pair in places]
+        confused_picture(pairs, examples, folder / "confused.png")
+        print(f"Characters taken for one another: {folder / 'confused.png'}")
+
+
+def long_tail_plot(bins: Sequence[dict], path: str | Path) -> None:
+    """Top-1 accuracy by the number of training images; the bars below say how many test images each bin has."""
+    figure = new_figure(6.4, 4.2)
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    places = range(len(bins))
+    accuracy = [entry["top1_accuracy"] for entry in bins]
+    # Two standard errors of a share: a bin of twenty pictures cannot tell ten points.
+    errors = [2 * (a * (1 - a) / entry["images"]) ** 0.5 for a, entry in zip(accuracy, bins, strict=True)]
+    ax.errorbar(places, accuracy, yerr=errors, fmt="o-", color=BLUE, markersize=5, linewidth=1.8, capsize=3)
+    ax.set_ylim(-0.03, 1.05)
+    ax.set_title("top-1 accuracy, with two standard errors", loc="left", fontsize=10, fontweight="bold", color=INK)
+    below.bar(places, [entry["images"] for entry in bins], color=TEAL, width=0.7)
+    below.set_ylabel("test images", color=MUTED)
+    spans = [f"{e['from']}" if e["from"] == e["to"] else f"{e['from']}–{e['to']}" for e in bins]
+    below.set_xticks(list(places), spans)
+    below.set_xlabel("training images of a character", color=MUTED)
+    for part in (ax, below):
+        tidy(part)
+    figure.savefig(path)
+
+
+def confused_picture(
+    pairs: Sequence[dict], examples: Sequence[tuple[Image.Image, Image.Image]], path: str | Path
+) -> None:
+    """The most confused characters side by side, at most six pairs.
+
+    Args:
+        pairs: as of [`most_confused`].
+        examples: for each pair a picture of the one and of the other.
+
+    Raises:
+        ValueError: there is no pair, or not as many examples.
+    """
+    if not pairs or len(pairs) != len(examples):
+        raise ValueError(f"There must be as many examples as pairs, at least one; got {len(examples)}, {len(pairs)}.")
+    pairs, examples = pairs[:MAX_PAIRS], examples[:MAX_PAIRS]
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = new_figure(3.7 * columns, 2.35 * rows)
+    parts = figure.subfigures(rows, columns, wspace=0.05, squeeze=False).flat
+    for part, pair, images in zip(parts, pairs, examples, strict=False):
+        axes = part.subplots(1, 2)
+        for ax, name, image in zip(axes, pair["characters"], images, strict=True):
+            ax.imshow(np.asarray(pad_to_square(image)))
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_color(GRID)
+            ax.set_title(shortened(name, 22), fontsize=8, color=INK, parse_math=False)
+        mistaken = f"{pair['errors']} of {pair['images']} pictures mistaken"
+        axes[0].set_xlabel(mistaken, fontsize=8, color=MUTED, loc="left")
+    figure.savefig(path)

@@ -1,16 +1,21 @@
-"""Accuracy of characters and quality of tags, as `evaluate.Metric`s that need no network.
+"""Accuracy of characters, quality and thresholds of tags, confidence: the arithmetic, without a model."""
 
-Importing `evaluate` takes seconds; only this file does.
-"""
+from collections import Counter
+from collections.abc import Sequence
 
 import datasets
 import evaluate
 import numpy as np
 import torch
+from torch import nn
 
 NO_CHARACTER = -1  # fills a top-5 when the model knows fewer than 5 characters
 TAG_GROUPS = (("top25", 25), ("top200", 200), ("all", None))  # the most frequent tags, as in Table VI
 NUM_BINS = 1024
+TAGS_AT_ONCE = 2048
+MIN_POSITIVES = 3  # a tag seen less often on validation keeps the threshold of all
+CONFIDENCE_BINS = 15  # as Guo et al., 2017
+MAX_BINS = 8  # of training images
 LOWEST_LOG_ODDS, HIGHEST_LOG_ODDS = -21.0, 14.0  # scores from 8e-10 to 1 - 8e-7; the bins are 0.034 wide
 
 
@@ -52,15 +57,92 @@ class TopKAccuracy(evaluate.Metric):
         }
 
 
-class TagMetrics(evaluate.Metric):
+class ScoreHistogram:
+    """Scores of tags, counted in 1,024 bins of their log odds: 3.4 % wide everywhere, also below 0.01, where most of
+    25,404 tags live. Memory does not grow with the number of images: two int32 [K, 1024], 208 MB at K = 25,404, on the
+    device of the scores.
+    """
+
+    def __init__(self, num_tags: int):
+        self.num_tags = num_tags
+        self.counts: torch.Tensor | None = None  # int32 [2, K, NUM_BINS]: positives, all scored
+
+    def add(self, scores: torch.Tensor, positives: torch.Tensor, scored: torch.Tensor) -> None:
+        """Count a batch, [n, K] each: scores float in [0, 1], true tags bool, tags that count bool.
+
+        Raises:
+            ValueError: scores outside [0, 1].
+        """
+        if self.counts is None:
+            self.counts = torch.zeros((2, self.num_tags, NUM_BINS), dtype=torch.int32, device=scores.device)
+        log_odds = torch.log(scores) - torch.log1p(-scores)  # -inf at 0 and inf at 1: the outermost bins
+        if bool(log_odds.isnan().any()):
+            raise ValueError("Scores must be in [0, 1], found others or NaN. Use aggregate_tag_scores or a sigmoid.")
+        position = (log_odds - LOWEST_LOG_ODDS) / (HIGHEST_LOG_ODDS - LOWEST_LOG_ODDS) * NUM_BINS
+        cell = position.clamp_(0, NUM_BINS - 1).long()
+        cell += torch.arange(self.num_tags, device=scores.device) * NUM_BINS
+        one = torch.ones((), dtype=torch.int32, device=scores.device)
+        for histogram, counted in zip(self.counts, (positives, scored), strict=True):
+            cells = cell[counted]
+            histogram.view(-1).scatter_add_(0, cells, one.expand(cells.shape))
+
+    def parts(self, size: int | None = None):
+        """(positives, scored) float64 [k, NUM_BINS] with a score of this bin or above, of so many tags at a time.
+
+        [K, NUM_BINS] in float64 would be 208 MB a copy.
+        """
+        size = self.num_tags if size is None else size
+        for start in range(0, size, TAGS_AT_ONCE):
+            part = self.counts[:, start : min(start + TAGS_AT_ONCE, size)].cpu().double()
+            yield part.flip(-1).cumsum(dim=-1).flip(-1)
+
+    def average_precision(self, size: int | None = None) -> torch.Tensor:
+        """[size] float64, 0 for tags without positives."""
+        precisions = []
+        for positives, scored in self.parts(size):
+            precision = positives / scored.clamp(min=1)
+            in_bin = positives - nn.functional.pad(positives[:, 1:], (0, 1))
+            precisions.append((in_bin * precision).sum(dim=1) / positives[:, 0].clamp(min=1))
+        return torch.cat(precisions)
+
+    def best_threshold(self, size: int | None = None) -> tuple[float, float]:
+        """The threshold of the best micro F1 over the first `size` tags, and that F1."""
+        hits, predicted = torch.stack([part.sum(dim=1) for part in self.parts(size)]).sum(dim=0)
+        f1 = 2 * hits / (predicted + hits[0]).clamp(min=1)
+        best = int(f1.argmax())
+        return lower_edges()[best].item(), float(f1[best])
+
+    def best_thresholds(self, min_positives: int = MIN_POSITIVES) -> list[float]:
+        """The threshold of the best F1 of each tag [K]; that of all for tags with fewer than `min_positives`."""
+        threshold_of_all, _ = self.best_threshold()
+        edges, found = lower_edges(), []
+        for hits, predicted in self.parts():
+            f1 = 2 * hits / (predicted + hits[:, :1]).clamp(min=1)
+            best = f1.argmax(dim=1)
+            thresholds = edges[best]
+            # Of rare tags nothing is known, and 0 would name a tag of every picture.
+            thresholds[(hits[:, 0] < min_positives) | (best == 0)] = threshold_of_all
+            found += thresholds.tolist()
+        return [float(f"{threshold:.4g}") for threshold in found]
+
+
+def lower_edges() -> torch.Tensor:
+    """[NUM_BINS] float64: the lowest score of each bin, 0 for the first."""
+    log_odds = torch.linspace(LOWEST_LOG_ODDS, HIGHEST_LOG_ODDS, NUM_BINS + 1, dtype=torch.float64)[:-1]
+    edges = log_odds.sigmoid()
+    edges[0] = 0.0
+    return edges
+
+
+class TagMetrics:
     """How well scores say which tags a post has, for the 25 and 200 most frequent tags and for all (Table VI).
 
     Paper: Table VI's 'Error' is not defined, and cannot be the Hamming error, at which predicting nothing would beat
     both systems. Here: several measures beside those of two trivial predictors, because no single one says enough.
 
     `add_batch(predictions=[n, K] scores in [0, 1], references=[n, K] bool, given=[n, K] bool or None)`; `given` tags
-    were shown to the model: they are neither predicted nor targets. Batches are added up as counts, so memory does not
-    grow with the number of images: two int32 [K, 1024] histograms, 208 MB at K = 25,404, on the device of the scores.
+    were shown to the model: they are neither predicted nor targets. Batches are added up as counts, see
+    [`ScoreHistogram`].
 
     `compute()` gives for each of "top25", "top200", "all" (a vocabulary with fewer tags has the smaller group that
     `num_tags` says):
@@ -82,25 +164,14 @@ class TagMetrics(evaluate.Metric):
         tune_threshold: also search the threshold with the best micro F1.
     """
 
-    def __init__(self, num_tags: int, threshold: float = 0.5, tune_threshold: bool = False, **kwargs):
-        super().__init__(keep_in_memory=True, **kwargs)
+    def __init__(self, num_tags: int, threshold: float = 0.5, tune_threshold: bool = False):
         self.num_tags, self.threshold, self.tune_threshold = num_tags, threshold, tune_threshold
         self.groups = {name: min(size or num_tags, num_tags) for name, size in TAG_GROUPS}
         self._reset()
 
-    def _info(self):
-        # Features describe the columns; batches go to add_batch, never through Arrow: 25,404 floats an image.
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.List(datasets.Value("float32")), references=datasets.List(datasets.Value("bool"))
-            ),
-        )
-
     def _reset(self):
         self._counts: dict[str, torch.Tensor] = {}  # int64 [K] each
-        self._histograms: torch.Tensor | None = None  # int32 [2, K, NUM_BINS]: positives, all scored
+        self.histogram = ScoreHistogram(self.num_tags)
         self._misses = {name: {"model": 0, "most_frequent": 0} for name in self.groups}
 
     def add_batch(
@@ -126,7 +197,7 @@ class TagMetrics(evaluate.Metric):
             "hits": predicted & positives,
         }.items():
             self._counts[name] = self._counts.get(name, 0) + values.sum(dim=0)
-        self._add_to_histograms(scores, positives, scored)
+        self.histogram.add(scores, positives, scored)
         frequency = torch.arange(self.num_tags, 0, -1, dtype=torch.float32, device=scores.device).expand_as(scores)
         found = {}
         for name, size in self.groups.items():
@@ -138,35 +209,15 @@ class TagMetrics(evaluate.Metric):
             found[name] = 1 - misses / true_counts.clamp(min=1)
         return found
 
-    def add(self, **kwargs):
-        """Not for single posts."""
-        raise NotImplementedError("TagMetrics counts whole batches: call add_batch.")
-
     def compute(self) -> dict[str, dict]:
         """The metrics of everything added since the last call; counting starts anew."""
-        if self._histograms is None:
+        if not self._counts:
             raise ValueError("TagMetrics.compute needs at least one add_batch before it.")
         # Counted where the scores were, summed up here: Apple's GPUs know no float64.
         self._counts = {name: values.cpu() for name, values in self._counts.items()}
-        self._histograms = self._histograms.cpu()
         results = {name: self._group(name, size) for name, size in self.groups.items()}
         self._reset()
         return results
-
-    def _add_to_histograms(self, scores: torch.Tensor, positives: torch.Tensor, scored: torch.Tensor):
-        if self._histograms is None:
-            shape = (2, self.num_tags, NUM_BINS)
-            self._histograms = torch.zeros(shape, dtype=torch.int32, device=scores.device)
-        log_odds = torch.log(scores) - torch.log1p(-scores)  # -inf at 0 and inf at 1: the outermost bins
-        if bool(log_odds.isnan().any()):
-            raise ValueError("Scores must be in [0, 1], found others or NaN. Use aggregate_tag_scores or a sigmoid.")
-        position = (log_odds - LOWEST_LOG_ODDS) / (HIGHEST_LOG_ODDS - LOWEST_LOG_ODDS) * NUM_BINS
-        cell = position.clamp_(0, NUM_BINS - 1).long()
-        cell += torch.arange(self.num_tags, device=scores.device) * NUM_BINS
-        one = torch.ones((), dtype=torch.int32, device=scores.device)
-        for histogram, counted in zip(self._histograms, (positives, scored), strict=True):
-            cells = cell[counted]
-            histogram.view(-1).scatter_add_(0, cells, one.expand(cells.shape))
 
     def _group(self, name: str, size: int) -> dict:
         scored, positives, predicted, hits = (
@@ -183,7 +234,7 @@ class TagMetrics(evaluate.Metric):
             "micro_f1": _ratio(2 * hits.sum(), predicted.sum() + num_positives),
             "macro_f1": _mean(f1_of_tag[has_positive]),
             "miss_rate": _ratio(self._misses[name]["model"], num_positives),
-            "mean_average_precision": _mean(self._average_precision(size)[has_positive]),
+            "mean_average_precision": _mean(self.histogram.average_precision(size)[has_positive]),
             "predict_nothing": {"hamming_error": _ratio(num_positives, num_scored)},
             "most_frequent": {
                 "miss_rate": _ratio(self._misses[name]["most_frequent"], num_positives),
@@ -191,29 +242,74 @@ class TagMetrics(evaluate.Metric):
             },
         }
         if self.tune_threshold:
-            results |= self._best_threshold(size)
+            threshold, f1 = self.histogram.best_threshold(size)
+            results |= {"micro_f1_best": f1, "best_threshold": threshold}
         return results
 
-    def _average_precision(self, size: int, tags_at_once: int = 2048) -> torch.Tensor:
-        """[size] float64, 0 for tags without positives."""
-        parts = []
-        for start in range(0, size, tags_at_once):  # [K, NUM_BINS] in float64 would be 208 MB a copy
-            part = self._histograms[:, start : min(start + tags_at_once, size)].flip(-1).double()
-            positives, scored = part  # from the highest score to the lowest
-            precision = positives.cumsum(dim=1) / scored.cumsum(dim=1).clamp(min=1)
-            parts.append((positives * precision).sum(dim=1) / positives.sum(dim=1).clamp(min=1))
-        return torch.cat(parts)
 
-    def _best_threshold(self, size: int) -> dict[str, float]:
-        positives, scored = self._histograms[:, :size].sum(dim=1).double()
-        hits, predicted = (values.flip(0).cumsum(0).flip(0) for values in (positives, scored))
-        f1 = 2 * hits / (predicted + positives.sum()).clamp(min=1)
-        best = int(f1.argmax())
-        lower_edge = LOWEST_LOG_ODDS + best * (HIGHEST_LOG_ODDS - LOWEST_LOG_ODDS) / NUM_BINS
-        return {
-            "micro_f1_best": float(f1[best]),
-            "best_threshold": float(torch.tensor(lower_edge, dtype=torch.float64).sigmoid()) if best else 0.0,
-        }
+def accuracy_by_training_images(
+    labels: torch.Tensor, predicted: torch.Tensor, training_images: Sequence[int]
+) -> list[dict]:
+    """The long tail: accuracy in bins of characters that had about as many images to learn from.
+
+    Args:
+        labels, predicted: [N].
+        training_images: [C] of each character.
+
+    Returns:
+        At most 8 bins of equal width on a log scale, those that have images, rarest first: `{"from", "to" (number of
+        training images, inclusive), "characters", "images", "top1_accuracy"}`.
+    """
+    counts = np.asarray(training_images)
+    known = np.unique(labels.numpy())  # characters of this split
+    low, high = max(1, counts[known].min()), max(2, counts[known].max())
+    edges = np.unique(np.geomspace(low, high + 1, MAX_BINS + 1).round().astype(int))
+    edges[0] = min(edges[0], counts[known].min())
+    found = []
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        members = known[(counts[known] >= start) & (counts[known] < end)]
+        in_bin = np.isin(labels.numpy(), members)
+        if in_bin.any():
+            accuracy = float((labels == predicted).numpy()[in_bin].mean())
+            found.append(
+                {
+                    "from": int(start),
+                    "to": int(end - 1),
+                    "characters": len(members),
+                    "images": int(in_bin.sum()),
+                    "top1_accuracy": accuracy,
+                }
+            )
+    return found
+
+
+def most_confused(labels: torch.Tensor, predicted: torch.Tensor, names: Sequence[str], number: int = 20) -> list[dict]:
+    """Pairs of characters taken for one another, in either direction, most often first.
+
+    Returns:
+        `{"characters": [a, b], "errors": pictures of one that were given the other's name, "images": of both}`.
+    """
+    images = Counter(labels.tolist())
+    wrong = torch.stack([labels, predicted], dim=1)[labels != predicted]
+    pairs = Counter(tuple(sorted(pair)) for pair in wrong.tolist())
+    ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:number]
+    return [
+        {"characters": [names[a], names[b]], "errors": errors, "images": images[a] + images[b]}
+        for (a, b), errors in ranked
+    ]
+
+
+def confidence_bins(confidence: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+    """(number, sum of confidences, sum of hits) [bins, 3] of pictures with a confidence and 1 for right [N]."""
+    place = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
+    values = torch.stack([torch.ones_like(hits), confidence, hits], dim=1)
+    return torch.zeros(CONFIDENCE_BINS, 3).index_add_(0, place, values)
+
+
+def calibration_error(bins: torch.Tensor) -> float:
+    """Expected calibration error of (number, confidence, hits) [bins, 3]: mean distance of confidence and accuracy."""
+    count, confidence, hits = bins.unbind(dim=1)
+    return ((confidence - hits).abs().sum() / count.sum()).item()
 
 
 def _misses_at_true_count(ranked: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:

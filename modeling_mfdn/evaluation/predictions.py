@@ -1,33 +1,151 @@
-"""One pass over a split: characters and tags, from the image alone and from the image with tags."""
+"""One pass over a split: pictures are decoded once, each forward runs once, and reducers count what they need."""
 
-import importlib.metadata
-import json
 import logging
-import platform
-import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import recursively_apply
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..configuration_mfdn import MFDNConfig
+from ..configuration_mfdn import IGNORE_INDEX, MFDNConfig
 from ..data.dataset import check_bad_share
-from ..data.images import apply_color
+from ..data.hidden_tags import hide_half, show_some
+from ..modeling_baselines_mfdn import multi_hot
 from ..processing_mfdn import aggregate_tag_scores
-from ..training.files import whole_file, write_whole
-from .metrics import NO_CHARACTER, TagMetrics, TopKAccuracy
+from .metrics import (
+    CONFIDENCE_BINS,
+    NO_CHARACTER,
+    ScoreHistogram,
+    TagMetrics,
+    TopKAccuracy,
+    calibration_error,
+    confidence_bins,
+)
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "pillow", "simplejpeg")
+HINTS = (0, 1, 2, 4, 8, 16)
+TEMPERATURES = torch.logspace(-1.0, 1.0, 81, base=4.0)  # 0.25 to 4, steps of 3.5 %
+
+
+# ---------------------------------------------------------------- the pass
+
+
+def predict_split(
+    model: nn.Module,
+    dataloader: Iterable[dict[str, torch.Tensor]],
+    accelerator: Accelerator,
+    *,
+    tag_aggregation: str = "noisy_or",
+    hints: Sequence[int] = (),
+    max_batches: int | None = None,
+    max_bad_share: float = 0.01,
+    progress: bool = True,
+    on_step: Callable[[], None] | None = None,
+) -> Iterator[dict]:
+    """What a model says of every picture of a split, batch by batch, gathered over all processes.
+
+    - "image": the picture alone.
+    - "image+tags": the character with all tags given (up to T - 2). Tags by *completion*, a pass in which half of the
+      post's tags are hidden.
+
+    Args:
+        model: MFDNModel, or one with its outputs and `config`; its training mode is restored.
+        dataloader: batches of `MFDNCollator(training=False)`, prepared by `accelerator`.
+        accelerator: gathers the batches of all processes.
+        tag_aggregation: see `aggregate_tag_scores`.
+        hints: numbers of true tags, each of which is a further pass.
+        max_batches: stop early.
+        max_bad_share: of pictures that cannot be decoded.
+        progress: show a bar, on the main process.
+        on_step: called after each batch.
+
+    Yields:
+        `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "scores", "targets" [b, K]},
+        "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: predicted label [b]}}`;
+        "scores" and the like only of a model that predicts tags, "image+tags" and "hints" only of one that reads them.
+
+    Raises:
+        ValueError: more than `max_bad_share` of the pictures are broken, or hints for a model without tags.
+    """
+    config = accelerator.unwrap_model(model).config
+    if hints and config.modality != "image+tags":
+        raise ValueError("Hints need a model that reads tags; this one takes pictures alone.")
+    was_training, num_images, num_broken = model.training, 0, 0
+    num_rows = len(getattr(dataloader, "dataset", None) or ())
+    bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
+    model.eval()
+    try:
+        for step, batch in enumerate(bar):
+            with torch.inference_mode():
+                found = predict_batch(model, batch, config, accelerator, tag_aggregation, hints)
+            readable = batch.get("readable", torch.ones_like(batch["labels"], dtype=torch.bool))
+            found, readable = accelerator.gather_for_metrics((found, readable))
+            broken = int((~readable).sum())
+            num_images, num_broken = num_images + int(readable.sum()), num_broken + broken
+            check_bad_share(num_broken, max(num_rows, num_images + num_broken), max_bad_share)
+            yield recursively_apply(lambda column: column[readable], found) | {"num_broken": broken}  # noqa: B023
+            if on_step is not None:
+                on_step()
+            if step + 1 == max_batches:
+                if hasattr(dataloader, "end"):  # accelerate takes leave by itself only of a loader read to its end
+                    dataloader.end()
+                break
+    finally:
+        model.train(was_training)
+    if not num_images:
+        raise ValueError("The data loader gave no picture that can be read: the split is empty, or broken.")
+
+
+def predict_batch(
+    model: nn.Module,
+    batch: dict,
+    config: MFDNConfig,
+    accelerator: Accelerator,
+    tag_aggregation: str,
+    hints: Sequence[int],
+) -> dict:
+    """What `predict_split` yields, of this process's batch. The vision encoder runs once."""
+
+    def forward(input_ids=None, **options):
+        if input_ids is not None:
+            options |= {"input_ids": input_ids, "attention_mask": batch["attention_mask"]}
+        with accelerator.autocast():
+            return model(**options)
+
+    def tag_scores(outputs, hidden_slots=None):
+        return aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags, hidden_slots)
+
+    alone = forward(pixel_values=batch["pixel_values"])
+    found = {"post_id": batch["post_id"], "labels": batch["labels"], "image": {"logits": alone.logits.float()}}
+    if config.predicts_tags:
+        found["image"] |= {"scores": tag_scores(alone), "targets": batch["tag_targets"]}
+    if config.modality != "image+tags":
+        return found
+    seen, input_ids = {"vision_states": alone.vision_states}, batch["input_ids"]
+    with_tags = forward(input_ids, return_tag_logits=False, **seen).logits.float()
+    found["image+tags"] = {"logits": with_tags}
+    if config.predicts_tags:
+        half = hide_half(input_ids, batch["post_id"], config)
+        is_special = half < config.num_special_tokens
+        labels = (half - config.num_special_tokens).masked_fill(is_special, IGNORE_INDEX)
+        # The slot of a given tag repeats that tag; only the others say something new.
+        found["image+tags"] |= {
+            "scores": tag_scores(forward(half, **seen), is_special[:, 1:-1]),
+            "targets": batch["tag_targets"],
+            "given": multi_hot(labels, config.num_tags),
+        }
+    if hints:
+        found["hints"] = {}
+        for number in hints:
+            some = show_some(input_ids, batch["post_id"], config, number)
+            ends = {0: found["image"]["logits"], config.max_tags: with_tags}
+            logits = ends[number] if number in ends else forward(some, return_tag_logits=False, **seen).logits
+            found["hints"][str(number)] = logits.argmax(dim=1)
+    return found
 
 
 def evaluate_model(
@@ -38,255 +156,191 @@ def evaluate_model(
     tag_aggregation: str = "noisy_or",
     tag_threshold: float = 0.35,  # MFDNProcessor's default
     tune_threshold: bool = False,
-    max_batches: int | None = None,
-    with_predictions: bool = False,
-    max_bad_share: float = 0.01,
-    progress: bool = True,
+    reducers: Sequence = (),
+    **options,
 ) -> dict:
     """Judge a model in both modalities; every image counts once, whatever the batches and processes.
 
-    - "image": the picture alone. Tags: all tags of the post are to be found.
-    - "image+tags": characters with all tags given (up to T - 2 of them). Tags: *completion*, a second pass in which
-      half of the post's tags are hidden; the tags that were not given are to be found.
-
     Args:
-        model: MFDNModel, or one with its outputs and `config`; its training mode is restored.
-        dataloader: batches of `MFDNCollator(training=False)`, prepared by `accelerator`.
-        accelerator: gathers the batches of all processes.
-        tag_aggregation: see `aggregate_tag_scores`.
+        model, dataloader, accelerator, tag_aggregation, options: see `predict_split`.
         tag_threshold: in [0, 1], for the Hamming error and F1 of tags.
         tune_threshold: also search the best threshold; meant for the validation split.
-        max_batches: stop early.
-        with_predictions: also say what was named for each picture.
-        max_bad_share: of pictures that cannot be decoded. They are counted in "num_broken" and nowhere else.
-        progress: show a bar, on the main process.
+        reducers: further ones, such as [`Hints`], that count from the same pass.
 
     Raises:
         ValueError: there is no picture, or more than `max_bad_share` of them are broken.
 
     Returns:
         On every process the same `{"num_images": n, "num_broken": m, "image": {"top1_accuracy", "top5_accuracy",
-        "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}`. Without
-        "image+tags" for a model of the "image" modality, without "tags" for a model without tag decoder. On request
-        also `"predictions": {"post_id", "label", "image", "image+tags"}`, an int64 tensor [n] each: the characters in
-        truth, from the image alone, and with all tags given; and `"found_top25"`, `"found_top200"`, `"found_all"`,
-        float [n]: the share of a picture's true tags that are found from the image alone, 1 - miss rate.
+        "macro_top1_accuracy", "character_loss", "tags": see TagMetrics}, "image+tags": the same}` and an entry for
+        each reducer under its name. Without "image+tags" for a model of the "image" modality, without "tags" for a
+        model without tag decoder.
     """
     config = accelerator.unwrap_model(model).config
-    modalities = ["image", "image+tags"] if config.modality == "image+tags" else ["image"]
-    scores = {modality: _ModalityScores(config, tag_threshold, tune_threshold) for modality in modalities}
     if config.num_labels < 5:
         logger.warning("The model knows %d characters: top-5 accuracy is 1 by construction.", config.num_labels)
-
-    was_training = model.training
-    model.eval()
-    num_images, num_broken, found = 0, 0, defaultdict(list)
-    num_rows = len(getattr(dataloader, "dataset", None) or ())
-    bar = tqdm(dataloader, desc="evaluation", disable=not (progress and accelerator.is_main_process), leave=False)
-    try:
-        for step, batch in enumerate(bar):
-            with torch.inference_mode():
-                predictions = _predict(model, batch, config, accelerator, tag_aggregation)
-            gathered, broken = gather_readable(accelerator, predictions, batch)
-            num_broken += broken
-            check_bad_share(num_broken, max(num_rows, num_images + num_broken), max_bad_share)
-            values = {"post_id": gathered["post_id"], "label": gathered["image"]["labels"]}
-            for modality in modalities:
-                found_tags = scores[modality].add(gathered[modality])
-                values[modality] = gathered[modality]["top5"][:, 0]
-                if modality == "image":
-                    values |= {f"found_{group}": shares for group, shares in found_tags.items()}
-            for name, column in values.items():
-                found[name].append(column.cpu())
-            num_images += len(gathered["image"]["labels"])
-            if step + 1 == max_batches:
-                if hasattr(dataloader, "end"):  # accelerate takes leave by itself only of a loader read to its end
-                    dataloader.end()
-                break
-    finally:
-        model.train(was_training)
-    if not num_images:
-        raise ValueError("The data loader gave no picture that can be read: the split is empty, or broken.")
-    results = {"num_images": num_images, "num_broken": num_broken}
-    results |= {modality: scores[modality].compute() for modality in modalities}
-    if with_predictions:
-        results["predictions"] = {name: torch.cat(values) for name, values in found.items()}
-    return results
+    modalities = ["image", "image+tags"] if config.modality == "image+tags" else ["image"]
+    scores = [Scores(modality, config, tag_threshold, tune_threshold) for modality in modalities]
+    reducers = [*scores, *reducers]
+    hints = [number for reducer in reducers for number in getattr(reducer, "hints", ())]
+    results = {"num_images": 0, "num_broken": 0}
+    for found in predict_split(
+        model, dataloader, accelerator, tag_aggregation=tag_aggregation, hints=hints, **options
+    ):
+        results["num_images"] += len(found["labels"])
+        results["num_broken"] += found["num_broken"]
+        for reducer in reducers:
+            reducer.add(found)
+    return results | {reducer.name: reducer.compute() for reducer in reducers}
 
 
-def gather_readable(accelerator: Accelerator, values, batch: dict):
-    """Tensors [b, …] of all processes, in whatever nest of dictionaries, without what padded the last batch and
-    without the rows of pictures that are broken; and the number of the latter."""
-    readable = batch.get("readable", torch.ones_like(batch["labels"], dtype=torch.bool))
-    values, readable = accelerator.gather_for_metrics((values, readable))
-    return recursively_apply(lambda column: column[readable], values), int((~readable).sum())
+# ---------------------------------------------------------------- reducers
+# Each has a name in results.json, `add` takes what `predict_split` yields, `compute` says what was found.
 
 
-def format_results(results: dict) -> str:
-    """Characters and, of all tags, ranking quality, as a table to print; the rest is in the JSON."""
-    lines = [
-        f"\n{results['num_images']} images of {results['dataset']}, {results['split']}\n",
-        "| modality   | top-1 | top-5 | macro top-1 | tag mAP | tag miss rate |",
-        "|------------|------:|------:|------------:|--------:|--------------:|",
-    ]
-    for modality in ("image", "image+tags"):
-        if modality not in results:
-            continue
-        scores = results[modality]
-        tag_cells = "      – |             –"
-        if "tags" in scores:
-            tags = scores["tags"]["all"]
-            tag_cells = f"{tags['mean_average_precision']:7.3f} | {tags['miss_rate']:13.1%}"
-        lines.append(
-            f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
-            f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
-        )
-    if results.get("num_broken"):
-        lines.append(f"\n{results['num_broken']} further images cannot be decoded and are left out; the log says why.")
-    lines.append("\nimage: all tags are to find. image+tags: half of a post's tags are given, the rest is to find.")
-    return "\n".join(lines)
+class Scores:
+    """Accuracy of characters and quality of tags in one modality."""
 
-
-def write_results(results: dict, path: str | Path) -> None:
-    """Write results as JSON, with the day and what they were computed with; the file is whole or not there."""
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-    results = results | {"date": datetime.now(UTC).date().isoformat(), "commit": checked_out_commit()}
-    write_whole(path, json.dumps(results | {"versions": versions}, indent=2) + "\n")
-
-
-def write_predictions(predictions: dict[str, torch.Tensor], characters: Sequence[str], path: str | Path) -> None:
-    """Write what was named for each picture as Parquet, one row a picture, so that two systems can be compared on the
-    same pictures. The file is whole or not there.
-
-    Args:
-        predictions: of `evaluate_model`.
-        characters: their names [C], which stand in place of labels: they stay true whatever the order of a model's.
-    """
-    names = pa.array(characters, pa.string())
-    columns = {column: values.numpy() for column, values in predictions.items()}
-    for column in {"label", "image", "image+tags"} & set(columns):
-        columns[column] = pa.DictionaryArray.from_arrays(pa.array(columns[column], pa.int32()), names)
-    columns["character"] = columns.pop("label")
-    with whole_file(path) as unfinished:
-        pq.write_table(pa.table(columns).sort_by("post_id"), unfinished, compression="zstd")
-
-
-def checked_out_commit() -> str | None:
-    """Of the code that runs, with a + behind it if files were changed since; None if it is no git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def hide_half(input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
-    """`input_ids` with half of each post's tags (rounded up) replaced by [MASK]. Arguments as of show_some."""
-    num_tags = (input_ids >= config.num_special_tokens).sum(dim=1, keepdim=True)
-    return show_some(input_ids, post_id, config, num_tags // 2)
-
-
-def show_some(
-    input_ids: torch.Tensor, post_id: torch.Tensor, config: MFDNConfig, num_given: torch.Tensor | int
-) -> torch.Tensor:
-    """`input_ids` with all but `num_given` of each post's tags replaced by [MASK].
-
-    Which ones follows from a hash of post and tag: not from slots, batch or seed, so all models get the same hints,
-    and who gets more keeps those that she had.
-
-    Args:
-        input_ids: [B, T] as MFDNCollator makes them.
-        post_id: [B].
-        num_given: a number, or one for each post [B, 1].
-    """
-    is_tag = input_ids >= config.num_special_tokens
-    key = _hash(input_ids + _hash(post_id)[:, None]).masked_fill(~is_tag, torch.iinfo(torch.int64).max)
-    rank = key.argsort(dim=1, stable=True).argsort(dim=1)
-    return input_ids.masked_fill(is_tag & (rank >= num_given), config.mask_token_id)
-
-
-def _hash(values: torch.Tensor) -> torch.Tensor:
-    """Mixes int64 into [0, 2⁶²): multiply (wraps round, the same on every device), shift, multiply."""
-    values = values * -7046029254386353131
-    values = (values ^ ((values >> 32) & 0xFFFFFFFF)) * -4658895280553007687
-    return (values ^ ((values >> 29) & 0x7FFFFFFFF)) & (2**62 - 1)
-
-
-def _given_tags(input_ids: torch.Tensor, config: MFDNConfig) -> torch.Tensor:
-    """[B, K] bool: the tags that `input_ids` show."""
-    labels = (input_ids - config.num_special_tokens).clamp(min=-1) + 1  # column 0 takes everything else
-    given = torch.zeros(len(input_ids), config.num_tags + 1, dtype=torch.bool, device=input_ids.device)
-    return given.scatter_(1, labels, True)[:, 1:]
-
-
-def _predict(model, batch: dict, config: MFDNConfig, accelerator: Accelerator, tag_aggregation: str) -> dict:
-    """{"post_id" [b], modality: {"top5" [b, 5], "losses" [b], "labels" [b], "scores", "targets" [b, K] and maybe
-    "given"}}"""
-    pixel_values = apply_color(batch["pixel_values"], batch.get("color_matrix"))
-    labels = batch["labels"]
-
-    def forward(input_ids=None, **options):
-        if input_ids is not None:
-            options |= {"input_ids": input_ids, "attention_mask": batch["attention_mask"]}
-        with accelerator.autocast():
-            return model(pixel_values=pixel_values, **options)
-
-    def tag_scores(outputs, hidden_slots=None):
-        if outputs.tag_logits.shape[1] == 1:
-            hidden_slots = None  # a single query is always a hidden slot
-        return aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags, hidden_slots)
-
-    outputs = forward()
-    predictions = {"post_id": batch["post_id"], "image": _character_predictions(outputs.logits, labels)}
-    if config.predicts_tags:
-        predictions["image"] |= {"scores": tag_scores(outputs), "targets": batch["tag_targets"]}
-    if config.modality == "image+tags":
-        predictions["image+tags"] = _character_predictions(
-            forward(batch["input_ids"], return_tag_logits=False).logits, labels
-        )
-    if config.predicts_tags and config.modality == "image+tags":
-        input_ids = hide_half(batch["input_ids"], batch["post_id"], config)
-        predictions["image+tags"] |= {
-            # The slot of a given tag repeats that tag; only the others say something new.
-            "scores": tag_scores(forward(input_ids), input_ids[:, 1:-1] < config.num_special_tokens),
-            "targets": batch["tag_targets"],
-            "given": _given_tags(input_ids, config),
-        }
-    return predictions
-
-
-def _character_predictions(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    logits = logits.float()
-    top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    return {
-        "top5": nn.functional.pad(top5, (0, 5 - top5.shape[1]), value=NO_CHARACTER),
-        "losses": nn.functional.cross_entropy(logits, labels, reduction="none"),
-        "labels": labels,
-    }
-
-
-class _ModalityScores:
-    """What is kept of all batches of one modality: labels, loss and counts, no logits."""
-
-    def __init__(self, config: MFDNConfig, tag_threshold: float, tune_threshold: bool):
+    def __init__(self, modality: str, config: MFDNConfig, tag_threshold: float, tune_threshold: bool):
+        self.name = modality
         self.accuracy = TopKAccuracy()
         self.losses: list[torch.Tensor] = []
-        self.tags = None
-        if config.predicts_tags:
-            self.tags = TagMetrics(config.num_tags, threshold=tag_threshold, tune_threshold=tune_threshold)
+        self.tags = TagMetrics(config.num_tags, tag_threshold, tune_threshold) if config.predicts_tags else None
 
-    def add(self, gathered: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the share of its true tags that were found of each picture, by group; {} without tags."""
-        self.accuracy.add_batch(predictions=gathered["top5"].tolist(), references=gathered["labels"].tolist())
-        self.losses.append(gathered["losses"].cpu().double())
-        if self.tags is None:
-            return {}
-        return self.tags.add_batch(
-            predictions=gathered["scores"], references=gathered["targets"], given=gathered.get("given")
-        )
+    def add(self, found: dict) -> None:
+        said, labels = found[self.name], found["labels"]
+        top5 = said["logits"].topk(min(5, said["logits"].shape[1]), dim=1).indices
+        top5 = nn.functional.pad(top5, (0, 5 - top5.shape[1]), value=NO_CHARACTER)
+        self.accuracy.add_batch(predictions=top5.tolist(), references=labels.tolist())
+        self.losses.append(nn.functional.cross_entropy(said["logits"], labels, reduction="none").cpu().double())
+        if self.tags is not None:
+            shares = self.tags.add_batch(
+                predictions=said["scores"], references=said["targets"], given=said.get("given")
+            )
+            said["found"] = shares  # of each picture, for whoever writes them down
 
     def compute(self) -> dict:
         results = self.accuracy.compute() | {"character_loss": float(torch.cat(self.losses).mean())}
-        if self.tags is not None:
-            results["tags"] = self.tags.compute()
-        return results
+        return results if self.tags is None else results | {"tags": self.tags.compute()}
+
+
+class Predictions:
+    """What was named for each picture: `{"post_id", "label", "image", "image+tags"}`, int64 [n] each, the characters
+    in truth, from the image alone and with all tags given; and `"found_top25"`, `"found_top200"`, `"found_all"`,
+    float [n], the share of a picture's true tags that are found from the image alone, 1 - miss rate."""
+
+    name = "predictions"
+
+    def __init__(self):
+        self.columns = defaultdict(list)
+
+    def add(self, found: dict) -> None:
+        columns = {"post_id": found["post_id"], "label": found["labels"]}
+        for modality in ("image", "image+tags"):
+            if modality in found:
+                columns[modality] = found[modality]["logits"].argmax(dim=1)
+        columns |= {f"found_{group}": shares for group, shares in found["image"].get("found", {}).items()}
+        for name, column in columns.items():
+            self.columns[name].append(column.cpu())
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        return {name: torch.cat(parts) for name, parts in self.columns.items()}
+
+
+class Hints:
+    """Top-1 accuracy with 0, 1, 2, … true tags of each post given, and with all of them (up to T - 2): the curve
+    between the two columns of Table V. A post with fewer tags gives those that it has."""
+
+    name = "hints"
+
+    def __init__(self, config: MFDNConfig, numbers: Sequence[int] = HINTS):
+        self.hints = (*numbers, config.max_tags)
+        self.hits: list[torch.Tensor] = []
+
+    def add(self, found: dict) -> None:
+        columns = [found["hints"][str(number)] == found["labels"] for number in self.hints]
+        self.hits.append(torch.stack(columns, dim=1).cpu().double())
+
+    def compute(self) -> dict[str, float]:
+        """`{"0": accuracy, …, "all": accuracy}`."""
+        columns = [*map(str, self.hints[:-1]), "all"]
+        return dict(zip(columns, torch.cat(self.hits).mean(dim=0).tolist(), strict=True))
+
+
+class Confidence:
+    """How sure a model is from the image alone and how wrong, at temperature 1 and at the one it is stored with."""
+
+    name = "confidence"
+
+    def __init__(self, temperature: float):
+        self.temperatures = (1.0, temperature)
+        self.truth, self.predicted, self.confidence, self.loss = [], [], [], []
+
+    def add(self, found: dict) -> None:
+        logits, labels = found["image"]["logits"].cpu(), found["labels"].cpu()
+        scores = torch.stack([(logits / temperature).log_softmax(dim=1) for temperature in self.temperatures], dim=1)
+        self.truth.append(labels)
+        self.predicted.append(logits.argmax(dim=1))
+        self.confidence.append(scores.amax(dim=2).exp())  # [b, temperatures]
+        self.loss.append(-scores[torch.arange(len(labels)), :, labels])
+
+    def compute(self) -> dict:
+        """`{"truth", "predicted": labels [n], "expected_calibration_error", "negative_log_likelihood":
+        {"at_temperature_1", "as_stored"}}`."""
+        truth, predicted = torch.cat(self.truth), torch.cat(self.predicted)
+        hits = (truth == predicted).float()
+        errors = [calibration_error(confidence_bins(column, hits)) for column in torch.cat(self.confidence).unbind(1)]
+        losses = torch.cat(self.loss).mean(dim=0).tolist()
+        names = ("at_temperature_1", "as_stored")
+        return {
+            "truth": truth,
+            "predicted": predicted,
+            "expected_calibration_error": dict(zip(names, errors, strict=True)),
+            "negative_log_likelihood": dict(zip(names, losses, strict=True)),
+        }
+
+
+class Calibrator:
+    """Fits a temperature for characters (Guo et al., 2017, On Calibration of Modern Neural Networks) and a threshold
+    for each tag, from the image alone. Keeps a few sums and no picture, so 90,000 pictures of 14,413 characters fit as
+    well as a hundred. Meant for the validation split."""
+
+    name = "calibration"
+
+    def __init__(self, config: MFDNConfig):
+        self.losses = torch.zeros(len(TEMPERATURES))
+        self.bins = torch.zeros(len(TEMPERATURES), CONFIDENCE_BINS, 3)
+        self.histogram = ScoreHistogram(config.num_tags) if config.predicts_tags else None
+
+    def add(self, found: dict) -> None:
+        said = found["image"]
+        logits, labels = said["logits"].cpu(), found["labels"].cpu()
+        hits = (logits.argmax(dim=1) == labels).float()
+        for i, temperature in enumerate(TEMPERATURES):
+            log_probabilities = (logits / temperature).log_softmax(dim=1)
+            self.losses[i] += nn.functional.nll_loss(log_probabilities, labels, reduction="sum")
+            self.bins[i] += confidence_bins(log_probabilities.amax(dim=1).exp(), hits)
+        if self.histogram is not None:
+            self.histogram.add(said["scores"], said["targets"], torch.ones_like(said["targets"]))
+
+    def compute(self) -> dict:
+        """`temperature`, which divides the logits; `error_before`, `error_after`, the expected calibration error in
+        [0, 1] at temperature 1 and at this one; `confidence`, `accuracy`, `share` [15] of each bin of confidence, 0
+        where it is empty; `tag_threshold` of the best micro F1 and `tag_thresholds` [K] of the best F1 of each tag,
+        None for a model that predicts no tags."""
+        best, plain = int(self.losses.argmin()), len(TEMPERATURES) // 2
+        count, confidence, hits = self.bins[best].unbind(dim=1)
+        threshold = thresholds = None
+        if self.histogram is not None:
+            threshold = float(f"{self.histogram.best_threshold()[0]:.4g}")
+            thresholds = self.histogram.best_thresholds()
+        return {
+            "temperature": round(TEMPERATURES[best].item(), 4),
+            "error_before": calibration_error(self.bins[plain]),
+            "error_after": calibration_error(self.bins[best]),
+            "confidence": (confidence / count.clamp(min=1)).tolist(),
+            "accuracy": (hits / count.clamp(min=1)).tolist(),
+            "share": (count / count.sum()).tolist(),
+            "tag_threshold": threshold,
+            "tag_thresholds": thresholds,
+        }

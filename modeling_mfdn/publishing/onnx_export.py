@@ -201,7 +201,6 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
 
     from ..data.collator import MFDNCollator
     from ..data.dataset import load_split, read_characters
-    from ..data.images import apply_color
 
     rows = load_split(dataset, split)
     if read_characters(rows) != [model.config.id2label[label] for label in range(model.config.num_labels)]:
@@ -209,7 +208,7 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
     loader = DataLoader(rows, batch_size=32, collate_fn=MFDNCollator(model.config, tags, training=False))
     hits = 0
     for batch in loader:
-        inputs = [apply_color(batch["pixel_values"], batch.get("color_matrix")).contiguous()]
+        inputs = [batch["pixel_values"]]
         if len(session.get_inputs()) > 1:
             inputs += [batch["input_ids"], batch["attention_mask"]]
         hits += int((run_graph(session, inputs)[0].argmax(dim=1) == batch["labels"]).sum())

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +12,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, rotate_checkpoints
 
 from ..configuration_mfdn import MFDNConfig
 from ..data.collator import MFDNCollator
 from ..data.dataset import check_bad_share
 from ..data.hidden_tags import hide_tags, step_generator
-from ..data.images import apply_color
-from ..evaluation.predictions import evaluate_model
 from ..modeling_mfdn import MFDNOutput
 from .run_folder import UNFINISHED
 from .schedules import MaskScheduler, default_warmup_steps, learning_rate_factor
@@ -103,12 +102,24 @@ class EpochSetter(TrainerCallback):
         self.collator.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
+class FreshCounts(TrainerCallback):
+    """Forgets the losses of an attempt that did not fit into memory (`auto_find_batch_size`)."""
+
+    def __init__(self, trainer: "MFDNTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.forget_counts()
+
+
 class MFDNTrainer(Trainer):
     """Trains an [`MFDNModel`] on batches of [`MFDNCollator`].
 
     Args:
         mask_scheduler: the callback that holds the current mask ratio; None for a model of the "image" modality.
         data_collator: for training; `eval_collator` for validation (no augmentation, fixed choice of tags).
+        evaluate_model: the pass over a split, `evaluation.predictions.evaluate_model`; given here, because evaluation
+            stands above training. None for a trainer that only trains.
         tag_aggregation: how slot distributions become one score a tag in validation, see `aggregate_tag_scores`.
     """
 
@@ -116,18 +127,23 @@ class MFDNTrainer(Trainer):
         self,
         *args,
         eval_collator: MFDNCollator,
+        evaluate_model: Callable[..., dict] | None = None,
         mask_scheduler: MaskScheduler | None = None,
         tag_aggregation: str = "noisy_or",
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.eval_collator = eval_collator
+        self.eval_collator, self.evaluate_model = eval_collator, evaluate_model
         self.mask_scheduler = mask_scheduler
         self.tag_aggregation = tag_aggregation
         if mask_scheduler is not None:
             self.add_callback(mask_scheduler)
         self.add_callback(EpochSetter(self.data_collator))
+        self.add_callback(FreshCounts(self))
         self._is_saving = False
+        self.forget_counts()
+
+    def forget_counts(self) -> None:
         self._micro_step = (-1, 0)  # (optimizer step, batches since)
         self._losses: dict[str, list[torch.Tensor]] = {}  # of each batch since the last log
         self._pictures: list[torch.Tensor] = []  # [2] of each batch: left out as broken, seen
@@ -145,13 +161,12 @@ class MFDNTrainer(Trainer):
         return self.lr_scheduler
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        """Colour jitter and hidden tags, both on the device, then the model's two losses (Eq. 6)."""
+        """Hides tags on the device, then adds up the model's two losses (Eq. 6)."""
         config = self.accelerator.unwrap_model(model).config
         if "num_broken" in inputs:
             num_broken = inputs["num_broken"].sum()
             self._pictures.append(torch.stack([num_broken, num_broken + len(inputs["labels"])]))
-        batch = {"pixel_values": apply_color(inputs["pixel_values"], inputs.get("color_matrix"))}
-        batch["labels"] = inputs["labels"]
+        batch = {"pixel_values": inputs["pixel_values"], "labels": inputs["labels"]}
         if config.modality == "image+tags":
             generator = self._next_generator(inputs["input_ids"].device)
             batch["input_ids"], tag_labels = hide_tags(
@@ -260,31 +275,86 @@ class MFDNTrainer(Trainer):
             rotate_checkpoints(str(folder), self.args.save_total_limit, best, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
-    def eval_dataloader(self, dataset) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Batches in the data set's order, without augmentation."""
-        loader = DataLoader(
-            dataset,
-            batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=self.eval_collator,
-            num_workers=self.args.dataloader_num_workers,
-        )
-        return self.accelerator.prepare_data_loader(loader)
+        with self.collating_for_evaluation():
+            return super().get_eval_dataloader(eval_dataset)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Validation in both modalities: `eval_image_top1_accuracy`, `eval_image+tags_top1_accuracy`, …"""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        results = evaluate_model(
-            self.accelerator.unwrap_model(self.model),
-            self.eval_dataloader(dataset),
+    def get_test_dataloader(self, test_dataset) -> DataLoader:
+        """As [`MFDNTrainer.get_eval_dataloader`]."""
+        with self.collating_for_evaluation():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def collating_for_evaluation(self):
+        training, self.data_collator = self.data_collator, self.eval_collator
+        prepared = self.accelerator._dataloaders
+        number = len(prepared)
+        try:
+            yield
+        finally:
+            self.data_collator = training
+            del prepared[number:]  # else accelerate holds on to a loader for each evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The pass over a split that `evaluate` and `predict` of transformers' Trainer take.
+
+        Returns:
+            `metrics` of both modalities (`eval_image_top1_accuracy`, `eval_image+tags_top1_accuracy`, …), `eval_loss`,
+            the character's loss from the picture alone, and those of `compute_metrics`; unless
+            `prediction_loss_only`, `predictions` [n, C], the logits from the picture alone, and `label_ids` [n].
+        """
+        self.callback_handler.eval_dataloader = dataloader  # its length is that of the progress bar
+        logits = Logits(None if prediction_loss_only else self.preprocess_logits_for_metrics)
+        model = self.accelerator.unwrap_model(self.model)
+        results = self.evaluate_model(
+            model,
+            dataloader,
             self.accelerator,
             tag_aggregation=self.tag_aggregation,
             max_bad_share=self.args.max_bad_share,
-            progress=not self.args.disable_tqdm,
+            progress=False,  # transformers draws one
+            reducers=[] if prediction_loss_only else [logits],
+            on_step=self.on_prediction_step,
         )
         metrics = flatten_results(results, metric_key_prefix)
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        loss = model.config.character_loss_weight * results["image"]["character_loss"]
+        metrics[f"{metric_key_prefix}_loss"] = loss
+        predictions, labels = results.get("logits", (None, None))
+        if self.compute_metrics is not None and predictions is not None:
+            computed = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+            metrics |= {
+                name if name.startswith(f"{metric_key_prefix}_") else f"{metric_key_prefix}_{name}": value
+                for name, value in computed.items()
+            }
+        return EvalLoopOutput(predictions, labels, metrics, results["num_images"])
+
+    def on_prediction_step(self) -> None:
+        self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+
+
+class Logits:
+    """A reducer that keeps the logits from the picture alone [n, C] and the labels [n], as numpy arrays."""
+
+    name = "logits"
+
+    def __init__(self, preprocess: Callable | None = None):
+        self.preprocess, self.logits, self.labels = preprocess, [], []
+
+    def add(self, found: dict) -> None:
+        logits = found["image"]["logits"]
+        self.logits.append((self.preprocess(logits, found["labels"]) if self.preprocess else logits).cpu())
+        self.labels.append(found["labels"].cpu())
+
+    def compute(self):
+        return torch.cat(self.logits).numpy(), torch.cat(self.labels).numpy()
 
 
 def flatten_results(results: dict, prefix: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Cost of getting images from bytes to a normalised batch: the fused path against the textbook recipe, in one run.
+"""Cost of getting images from bytes to a normalised batch: our own path against the textbook recipe, in one run.
 
 Recipes are timed in turns, round after round, and in CPU time, so that other work on the machine disturbs little; the
 medians are compared. Single-threaded: images per second and core.
@@ -19,6 +19,7 @@ from modeling_mfdn import MFDNConfig
 from modeling_mfdn.data.collator import MFDNCollator
 from modeling_mfdn.data.dataset import load_split
 from modeling_mfdn.data.images import apply_color
+from tests.textbook import TextbookCollator
 
 EXAMPLE = "example (one minute): python -m tests.benchmarks.bench_images --images 128 --rounds 5"
 
@@ -46,21 +47,11 @@ def draw_images(count: int, side: int, seed: int = 0) -> list[bytes]:
 def recipes(config: MFDNConfig) -> dict:
     """{name: rows → batch}. The first is the reference."""
 
-    def collate(augment, training, on_device=False):
-        collator = MFDNCollator(config, ["tag"], training=training, augment=augment)
-
-        def run(rows):
-            batch = collator(rows)
-            return batch if on_device else apply_color(batch["pixel_values"], batch.get("color_matrix"))
-
-        return run
-
     return {
-        "textbook (torchvision on PIL)": collate("torchvision", True),
-        "textbook, evaluation": collate("torchvision", False),
-        "fused, colour on the CPU": collate("fused", True),
-        "fused, colour left to the device": collate("fused", True, on_device=True),
-        "fused, evaluation": collate("fused", False),
+        "textbook (torchvision on PIL)": TextbookCollator(config, ["tag"], training=True),
+        "textbook, evaluation": TextbookCollator(config, ["tag"], training=False),
+        "training": MFDNCollator(config, ["tag"], training=True),
+        "evaluation, as it ships": MFDNCollator(config, ["tag"], training=False),
         "colour alone: ColorJitter per image": color_jitter_alone(config.image_size),
         "colour alone: one matrix per image": matrix_alone(config.image_size),
     }

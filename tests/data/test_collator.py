@@ -9,14 +9,15 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
+from textbook import TextbookCollator
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
-from transformers import ViTImageProcessor
 
 from modeling_mfdn.configuration_mfdn import MFDNConfig
 from modeling_mfdn.data.collator import MFDNCollator
 from modeling_mfdn.data.dataset import load_split, read_characters, read_tag_vocabulary
 from modeling_mfdn.data.images import apply_color, color_matrices, decode_image
+from modeling_mfdn.training.tag_tokenizer import build_processor
 
 SIZE = 32
 TAGS = [f"tag_{label}" for label in range(60)]
@@ -125,10 +126,9 @@ def test_characters_without_names_are_an_error():
 # Reproducible draws
 
 
-@pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_a_post_is_the_same_in_any_order_batch_and_worker(folder, augment):
+def test_a_post_is_the_same_in_any_order_batch_and_worker(folder):
     rows = load_split(str(folder), "train")
-    collator = MFDNCollator(CONFIG, TAGS, training=True, augment=augment)
+    collator = MFDNCollator(CONFIG, TAGS, training=True)
     alone = by_post(collator([one]) for one in rows)
     together = by_post(DataLoader(rows, batch_size=5, collate_fn=collator, shuffle=True))
     from_workers = by_post(DataLoader(rows, batch_size=4, collate_fn=collator, num_workers=2))
@@ -138,14 +138,13 @@ def test_a_post_is_the_same_in_any_order_batch_and_worker(folder, augment):
 
 def test_the_global_random_state_is_left_alone():
     state = torch.get_rng_state()
-    MFDNCollator(CONFIG, TAGS, training=True, augment="torchvision")(many_rows(2))
+    MFDNCollator(CONFIG, TAGS, training=True)(many_rows(2))
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_another_epoch_and_another_seed_draw_anew(augment):
-    collator = MFDNCollator(CONFIG, TAGS, training=True, augment=augment)
-    other_seed = MFDNCollator(CONFIG, TAGS, training=True, augment=augment, seed=1)
+def test_another_epoch_and_another_seed_draw_anew():
+    collator = MFDNCollator(CONFIG, TAGS, training=True)
+    other_seed = MFDNCollator(CONFIG, TAGS, training=True, seed=1)
     rows = many_rows(4)
     first, other = collator(rows), other_seed(rows)
     collator.set_epoch(1)
@@ -239,48 +238,43 @@ def test_labels_are_mapped_to_those_of_the_model():
     assert collator([row(character=0), row(character=2)])["labels"].tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("options", [{"augment": "auto"}, {"tag_order": "size"}, {"tags": TAGS[:3]}])
+@pytest.mark.parametrize("options", [{"tag_order": "size"}, {"tags": TAGS[:3]}])
 def test_wrong_options_are_errors(options):
-    with pytest.raises(ValueError, match="auto|size|3"):
+    with pytest.raises(ValueError, match="size|3"):
         MFDNCollator(**({"config": CONFIG, "tags": TAGS, "training": True} | options))
 
 
 # Pixels
 
 
-def test_fused_and_textbook_batches_have_the_same_range_and_nearly_the_same_evaluation_pixels():
+def test_own_and_textbook_batches_have_the_same_range_and_nearly_the_same_evaluation_pixels():
     rows = many_rows(4)
-    batches = {}
-    for augment in ("fused", "torchvision"):
+    pixels = {}
+    for collator in (MFDNCollator, TextbookCollator):
         for training in (False, True):
-            batch = MFDNCollator(CONFIG, TAGS, training=training, augment=augment)(rows)
-            pixels = apply_color(batch["pixel_values"], batch.get("color_matrix"))
-            assert pixels.dtype == torch.float32 and pixels.shape == (4, 3, SIZE, SIZE)
-            assert pixels.min() >= -1 and pixels.max() <= 1
-            batches[augment, training] = pixels
-    assert (batches["fused", False] - batches["torchvision", False]).abs().mean() < 1.5 / 127.5
+            found = collator(CONFIG, TAGS, training=training)(rows)["pixel_values"]
+            assert found.dtype == torch.float32 and found.shape == (4, 3, SIZE, SIZE)
+            assert found.min() >= -1 and found.max() <= 1
+            pixels[collator, training] = found
+    assert (pixels[MFDNCollator, False] - pixels[TextbookCollator, False]).abs().mean() < 1.5 / 127.5
     # In training the crops differ; over many posts the colours are alike.
-    assert abs(batches["fused", True].mean() - batches["torchvision", True].mean()) < 0.15
+    assert abs(pixels[MFDNCollator, True].mean() - pixels[TextbookCollator, True].mean()) < 0.15
 
 
 @pytest.mark.parametrize("width, height", [(512, 512), (400, 200), (150, 301), (20, 24)])
-def test_evaluation_pixels_equal_a_full_decode_and_the_image_processor(width, height):
-    picture = smooth_picture(width, height)
-    batch = MFDNCollator(CONFIG, TAGS, training=False)([row(picture=picture)])
-    square = PILImage.new("RGB", (max(width, height),) * 2, "white")
-    square.paste(picture, ((square.width - width) // 2, (square.height - height) // 2))
-    full = np.asarray(square.resize((SIZE, SIZE), PILImage.Resampling.BILINEAR), dtype=float)
-    assert np.abs(batch["pixel_values"][0].permute(1, 2, 0).numpy() - full).mean() < 1.5
-    processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE}, resample=2)
-    expected = processor(square, return_tensors="pt")["pixel_values"]
-    assert (apply_color(batch["pixel_values"], batch["color_matrix"]) - expected).abs().mean() < 1.5 / 127.5
+def test_evaluation_pixels_are_those_of_the_processor_that_ships(width, height):
+    one = row(picture=smooth_picture(width, height))
+    batch = MFDNCollator(CONFIG, TAGS, training=False)([one])
+    shipped = build_processor(CONFIG, TAGS)(images=one["image"]["bytes"])["pixel_values"]
+    assert torch.equal(batch["pixel_values"], shipped)
 
 
 def test_crops_cover_four_fifths_of_the_side_and_half_of_them_are_mirrored():
     ramp = np.tile(np.linspace(0, 250, 400)[None, :, None], (400, 1, 3)).astype(np.uint8)  # grey = x, a fraction
     ramp[:, :, 1] = ramp[:, :, 0].T  # green = y
     rows = [row(post_id, picture=PILImage.fromarray(ramp)) for post_id in range(60)]
-    pixels = MFDNCollator(CONFIG, TAGS, training=True)(rows)["pixel_values"].float() / 250
+    collator = MFDNCollator(CONFIG, TAGS, training=True, color_jitter=(0, 0, 0, 0))
+    pixels = (collator(rows)["pixel_values"] + 1) / 2 * 255 / 250
     left, right = pixels[:, 0, :, 0].mean(1), pixels[:, 0, :, -1].mean(1)
     top, bottom = pixels[:, 1, 0].mean(1), pixels[:, 1, -1].mean(1)
     # First and last pixel centres are one pixel of the crop less apart than its sides.
@@ -291,15 +285,12 @@ def test_crops_cover_four_fifths_of_the_side_and_half_of_them_are_mirrored():
         assert start.min() < 0.06 and start.max() > 0.16 and start.max() < 0.24
 
 
-@pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_crops_cover_the_shares_asked_for(augment):
+def test_crops_cover_the_shares_asked_for():
     ramp = np.tile(np.linspace(0, 250, 400)[None, :, None], (400, 1, 3)).astype(np.uint8)
     rows = [row(post_id, picture=PILImage.fromarray(ramp)) for post_id in range(60)]
-    collator = MFDNCollator(
-        CONFIG, TAGS, training=True, augment=augment, flip=False, crop_share=(0.5, 0.9), color_jitter=(0, 0, 0, 0)
-    )
+    collator = MFDNCollator(CONFIG, TAGS, training=True, flip=False, crop_share=(0.5, 0.9), color_jitter=(0, 0, 0, 0))
     batch = collator(rows)
-    pixels = (apply_color(batch["pixel_values"], batch.get("color_matrix")) + 1) / 2 * 255 / 250
+    pixels = (batch["pixel_values"] + 1) / 2 * 255 / 250
     shares = (pixels[:, 0, :, -1] - pixels[:, 0, :, 0]).mean(1) * SIZE / (SIZE - 1)
     assert 0.45 < shares.min() < 0.6 and 0.8 < shares.max() < 0.95
 
@@ -342,19 +333,6 @@ def test_fused_hue_turns_the_way_of_torchvision_and_keeps_the_luminance(hue):
     assert (fused - right).abs().mean() < 0.05
 
 
-def test_evaluation_colour_is_plain_normalisation():
-    batch = MFDNCollator(CONFIG, TAGS, training=False)([row()])
-    expected = (batch["pixel_values"].float() / 255 - 0.5) / 0.5
-    torch.testing.assert_close(apply_color(batch["pixel_values"], batch["color_matrix"]), expected, atol=1e-6, rtol=0)
-
-
-def test_apply_color_is_exact_under_bfloat16_autocast():
-    batch = MFDNCollator(CONFIG, TAGS, training=True)([row()])
-    exact = apply_color(batch["pixel_values"], batch["color_matrix"])
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(apply_color(batch["pixel_values"], batch["color_matrix"]), exact)
-
-
 def test_jpeg_is_decoded_at_the_smallest_scale_that_suffices():
     data = encoded(smooth_picture(512, 300))
     assert decode_image(data, 160).size == (192, 113)
@@ -382,21 +360,20 @@ def test_exif_rotation_is_obeyed():
 
 
 @pytest.mark.parametrize("broken", [b"", b"<html>", encoded(smooth_picture())[:400]])
-@pytest.mark.parametrize("augment", ["fused", "torchvision"])
-def test_a_broken_image_is_named_and_costs_no_other_row(broken, augment, caplog):
+def test_a_broken_image_is_named_and_costs_no_other_row(broken, caplog):
     rows = [row(1), row(4711) | {"image": {"bytes": broken, "path": None}}, row(2, tags=["tag_5"])]
     whole = [rows[0], rows[2]]
-    train = MFDNCollator(CONFIG, TAGS, training=True, augment=augment)
+    train = MFDNCollator(CONFIG, TAGS, training=True)
     left_out = train(rows)
     assert "Post 4711 is left out" in caplog.text and left_out["num_broken"].tolist() == [1, 0]
     left_out["num_broken"].zero_()
     assert_same_posts(by_post([train(whole)]), by_post([left_out]))
-    judge = MFDNCollator(CONFIG, TAGS, training=False, augment=augment)
+    judge = MFDNCollator(CONFIG, TAGS, training=False)
     marked = judge(rows)
     assert marked["readable"].tolist() == [True, False, True] and marked["post_id"].tolist() == [1, 4711, 2]
     marked = by_post([marked])
     white = marked.pop(4711)["pixel_values"]
-    assert (white == (255 if augment == "fused" else 1)).all()
+    assert (white == 1).all()
     assert_same_posts(by_post([judge(whole)]), marked)
     with pytest.raises(ValueError, match="None of the 1 pictures.*--verify full"):
         train(rows[1:2])
@@ -436,10 +413,11 @@ def test_a_cut_shard_is_a_sentence(folder, tmp_path):
 
 def test_color_jitter_is_asked_for_in_four_numbers():
     rows = many_rows(3)
-    still = MFDNCollator(CONFIG, TAGS, training=True, color_jitter=(0, 0, 0, 0))(rows)["color_matrix"]
-    plain = MFDNCollator(CONFIG, TAGS, training=False)(rows)["color_matrix"]
-    torch.testing.assert_close(still, plain)
-    assert not torch.equal(MFDNCollator(CONFIG, TAGS, training=True)(rows)["color_matrix"], plain)
+    still = MFDNCollator(CONFIG, TAGS, training=True, color_jitter=(0, 0, 0, 0), flip=False, crop_share=(1.0, 1.0))
+    jittered = MFDNCollator(CONFIG, TAGS, training=True, flip=False, crop_share=(1.0, 1.0))
+    plain = MFDNCollator(CONFIG, TAGS, training=False)(rows)["pixel_values"]
+    assert (still(rows)["pixel_values"] - plain).abs().mean() < 1.5 / 127.5
+    assert (jittered(rows)["pixel_values"] - plain).abs().mean() > 3 / 127.5
     for wrong in ((0.1,), (0.1, 0.1, 0.1, 0.6), (-0.1, 0, 0, 0)):
         with pytest.raises(ValueError, match="color_jitter must be four numbers"):
             MFDNCollator(CONFIG, TAGS, training=True, color_jitter=wrong)

@@ -6,26 +6,21 @@ import pytest
 import torch
 from test_evaluate_mfdn import dataset, run, save_model  # noqa: F401  (fixture)
 
-from modeling_mfdn import MFDNProcessor
-from modeling_mfdn.evaluation.calibration import (
-    CONFIDENCE_BINS,
-    SCORE_BINS,
-    TEMPERATURES,
-    add_characters,
-    add_tags,
-    best_thresholds,
-    calibration_error,
-)
+from modeling_mfdn import MFDNConfig, MFDNProcessor
+from modeling_mfdn.evaluation.metrics import NUM_BINS, ScoreHistogram, calibration_error
+from modeling_mfdn.evaluation.predictions import TEMPERATURES, Calibrator
 
 
 def test_overconfident_logits_are_cooled_to_the_temperature_they_were_heated_with():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4000, 6, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]  # the logits mean what they say
-    losses, bins = torch.zeros(len(TEMPERATURES)), torch.zeros(len(TEMPERATURES), CONFIDENCE_BINS, 3)
+    calibrator = Calibrator(MFDNConfig(modality="image"))
     for start in range(0, 4000, 700):
-        add_characters(2.5 * logits[start : start + 700], labels[start : start + 700], losses, bins)
-    best = int(losses.argmin())
+        rows = slice(start, start + 700)
+        calibrator.add({"image": {"logits": 2.5 * logits[rows]}, "labels": labels[rows]})
+    bins, best = calibrator.bins, int(calibrator.losses.argmin())
+    assert calibrator.compute()["temperature"] == pytest.approx(TEMPERATURES[best].item(), abs=1e-4)
     assert TEMPERATURES[best] == pytest.approx(2.5, rel=0.08)
     assert TEMPERATURES[len(TEMPERATURES) // 2] == 1
     assert calibration_error(bins[best]) < 0.03 < 0.1 < calibration_error(bins[len(TEMPERATURES) // 2])
@@ -41,13 +36,24 @@ def test_each_tag_gets_its_best_threshold_and_rare_ones_that_of_all():
     columns = [0.9, 0.8, 0.7, 0.2, 0.1], [0.305, 0.305, 0.305, 0.105, 0.1], [0.5, 0.5, 0.1, 0.1, 0.9]
     scores = torch.tensor(columns).T
     targets = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]).bool()
-    counts = torch.zeros(2, 3, SCORE_BINS)
-    add_tags(scores[:2], targets[:2], counts)
-    add_tags(scores[2:], targets[2:], counts)
-    assert counts.sum() == 15 and counts[1].sum(dim=1).tolist() == [3, 3, 1]
-    threshold, thresholds = best_thresholds(counts)
+    histogram = ScoreHistogram(3)
+    for part in (slice(0, 2), slice(2, 5)):
+        histogram.add(scores[part], targets[part], torch.ones_like(targets[part]))
+    assert histogram.counts[1].sum() == 15 and histogram.counts[0].sum(dim=1).tolist() == [3, 3, 1]
+    threshold, _ = histogram.best_threshold()
+    thresholds = histogram.best_thresholds()
     assert 0.2 < thresholds[0] <= 0.7 and 0.1 < thresholds[1] <= 0.31
-    assert thresholds[2] == threshold
+    assert thresholds[2] == pytest.approx(threshold, rel=1e-3)
+
+
+def test_thresholds_are_found_where_most_tags_live_far_below_a_hundredth():
+    scores = torch.tensor([[4e-4, 3e-5], [3e-4, 2e-5], [2e-4, 1.5e-5], [1e-5, 1e-7], [2e-5, 1e-6]])
+    targets = torch.tensor([[1, 1], [1, 1], [1, 1], [0, 0], [0, 0]]).bool()
+    histogram = ScoreHistogram(2)
+    histogram.add(scores, targets, torch.ones_like(targets))
+    first, second = histogram.best_thresholds()
+    assert 2e-5 < first <= 2e-4 and 1e-6 < second <= 1.5e-5
+    assert histogram.average_precision().tolist() == [1, 1] and histogram.counts.shape == (2, 2, NUM_BINS)
 
 
 def test_calibrate_stores_with_the_model_what_it_fitted(dataset, tmp_path, capsys):  # noqa: F811

@@ -2,16 +2,10 @@
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
-from modeling_mfdn.evaluation.errors import (
-    accuracy_by_training_images,
-    confused_picture,
-    long_tail_plot,
-    most_confused,
-    predict_characters,
-)
+from modeling_mfdn.evaluation.figures import confused_picture, long_tail_plot
+from modeling_mfdn.evaluation.metrics import accuracy_by_training_images, most_confused
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
 PREDICTED = torch.tensor([0, 1, 1, 0, 1, 2, 2, 2, 0, 3])
@@ -35,18 +29,6 @@ def test_confusions_count_both_directions_and_leave_out_what_is_right():
     assert pairs[0] == {"characters": ["saber", "rin"], "errors": 3, "images": 5}
     assert pairs[1] == {"characters": ["saber", "holo"], "errors": 1, "images": 7} and len(pairs) == 2
     assert most_confused(LABELS, LABELS, NAMES) == []
-
-
-def test_predictions_are_the_models_from_the_image_alone(tiny_model):
-    pixel_values = torch.randn(5, 3, 16, 16)
-    batches = [{"pixel_values": part, "labels": torch.arange(len(part))} for part in pixel_values.split(3)]
-    found = predict_characters(tiny_model.train(), batches, Accelerator(cpu=True), (1.0, 4.0))
-    assert found["labels"].tolist() == [0, 1, 2, 0, 1] and tiny_model.training
-    logits = tiny_model.eval()(pixel_values).logits
-    assert found["predicted"].tolist() == logits.argmax(dim=1).tolist()
-    torch.testing.assert_close(found["confidence"][:, 1], (logits / 4).softmax(dim=1).amax(dim=1))
-    expected = torch.nn.functional.cross_entropy(logits / 4, found["labels"], reduction="none")
-    torch.testing.assert_close(found["loss"][:, 1], expected)
 
 
 def test_pictures_are_drawn_for_any_number_of_pairs_and_any_name(tmp_path):

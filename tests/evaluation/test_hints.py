@@ -7,7 +7,7 @@ import torch
 from test_evaluate_mfdn import dataset, model, run, save_model  # noqa: F401  (fixtures)
 
 from modeling_mfdn import MFDNConfig
-from modeling_mfdn.evaluation.predictions import show_some
+from modeling_mfdn.data.hidden_tags import show_some
 
 CONFIG = MFDNConfig(num_tags=8, max_tag_tokens=7, num_labels=6)
 

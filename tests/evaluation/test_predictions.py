@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from modeling_mfdn.configuration_mfdn import MFDNConfig
-from modeling_mfdn.evaluation.predictions import evaluate_model, format_results, hide_half, write_results
+from modeling_mfdn.data.hidden_tags import hide_half
+from modeling_mfdn.evaluation.predictions import Calibrator, Confidence, Hints, Predictions, evaluate_model
+from modeling_mfdn.evaluation.results import format_results, write_results
 from modeling_mfdn.processing_mfdn import MFDNProcessor
 
 SIZE, NUM_TAGS, NUM_CHARACTERS = 8, 40, 7
@@ -35,8 +37,11 @@ class FakeModel(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen_input_ids = []
 
-    def forward(self, pixel_values, input_ids=None, attention_mask=None, return_tag_logits=None):
+    def forward(
+        self, pixel_values=None, input_ids=None, attention_mask=None, vision_states=None, return_tag_logits=None
+    ):
         assert not self.training
+        pixel_values = vision_states if pixel_values is None else pixel_values
         post_ids, labels = ((pixel_values[:, 0, 0, :2] + 1) * 127.5).round().long().unbind(1)
         order = torch.arange(self.config.num_labels).expand(len(labels), -1)
         logits = -((order - labels[:, None]) % self.config.num_labels).float()  # label first, label + 1 second ...
@@ -52,7 +57,7 @@ class FakeModel(nn.Module):
                 given = [] if input_ids is None else (input_ids[i][input_ids[i] >= OFFSET] - OFFSET).tolist()
                 for slot, tag in enumerate(self.tag_rule(post_id, given)):
                     tag_logits[i, slot % self.num_queries, tag] = 20.0
-        return SimpleNamespace(logits=logits, tag_logits=tag_logits)
+        return SimpleNamespace(logits=logits, tag_logits=tag_logits, vision_states=pixel_values)
 
 
 def tags_of(post_id: int) -> list[int]:
@@ -60,14 +65,13 @@ def tags_of(post_id: int) -> list[int]:
 
 
 def post(post_id: int) -> dict[str, torch.Tensor]:
-    pixels = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
-    pixels[0, 0, 0], pixels[0, 0, 1] = post_id, post_id % NUM_CHARACTERS
+    pixels = torch.zeros(3, SIZE, SIZE)
+    pixels[0, 0, 0], pixels[0, 0, 1] = post_id / 127.5 - 1, post_id % NUM_CHARACTERS / 127.5 - 1
     tags = tags_of(post_id)
     ids = [2, *(OFFSET + tag for tag in tags), 3]
     ids += [0] * (12 - len(ids))
     return {
         "pixel_values": pixels,
-        "color_matrix": torch.cat([torch.eye(3) * 2 / 255, -torch.ones(3, 1)], dim=1),
         "input_ids": torch.tensor(ids),
         "attention_mask": (torch.tensor(ids) != 0).long(),
         "labels": torch.tensor(post_id % NUM_CHARACTERS),
@@ -133,7 +137,7 @@ BROKEN = (2, 5, 13)
 
 def test_a_broken_picture_counts_nowhere_but_as_one(tmp_path):
     without = run(13, 4, broken=[-post_id for post_id in BROKEN])
-    left_out = run(13, 4, broken=BROKEN, max_bad_share=0.5, with_predictions=True)
+    left_out = run(13, 4, broken=BROKEN, max_bad_share=0.5, reducers=[Predictions()])
     assert left_out.pop("predictions")["post_id"].tolist() == [i for i in range(1, 14) if i not in BROKEN]
     assert (left_out.pop("num_broken"), without.pop("num_broken")) == (3, 0)
     assert flatten(left_out) == pytest.approx(flatten(without))
@@ -240,6 +244,52 @@ def test_stopping_early_leaves_the_accelerator_as_it_was():
     results = evaluate_model(FakeModel(config()), loader, accelerator, max_batches=2, progress=False)
     assert results["num_images"] == 8
     assert not accelerator.gradient_state.in_dataloader
+
+
+def test_confidence_is_the_models_from_the_image_alone(tiny_model, tiny_config):
+    pixel_values = torch.randn(5, 3, 16, 16)
+    batches = [
+        {
+            "pixel_values": part,
+            "labels": torch.arange(len(part)),
+            "post_id": torch.arange(len(part)),
+            "input_ids": torch.tensor([[2, 6, 8, 3, 0, 0, 0]] * len(part)),
+            "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0, 0]] * len(part)),
+            "tag_targets": torch.zeros(len(part), tiny_config.num_tags, dtype=torch.bool),
+        }
+        for part in pixel_values.split(3)
+    ]
+    confidence = Confidence(4.0)
+    results = evaluate_model(
+        tiny_model.train(), batches, Accelerator(cpu=True), reducers=[confidence], progress=False
+    )["confidence"]
+    assert results["truth"].tolist() == [0, 1, 2, 0, 1] and tiny_model.training
+    logits = tiny_model.eval()(pixel_values).logits
+    assert results["predicted"].tolist() == logits.argmax(dim=1).tolist()
+    expected = torch.nn.functional.cross_entropy(logits / 4, results["truth"])
+    assert results["negative_log_likelihood"]["as_stored"] == pytest.approx(expected.item(), rel=1e-5)
+    sure = torch.cat(confidence.confidence)
+    torch.testing.assert_close(sure[:, 1], (logits / 4).softmax(dim=1).amax(dim=1))
+
+
+def test_every_forward_runs_once_whatever_is_counted(tiny_model, tiny_config):
+    calls = []
+    tiny_model.vision_encoder.register_forward_hook(lambda *_: calls.append("vision"))
+    tiny_model.fusion_encoder.register_forward_hook(lambda *_: calls.append("fusion"))
+    batch = {
+        "pixel_values": torch.randn(2, 3, 16, 16),
+        "labels": torch.tensor([0, 1]),
+        "post_id": torch.tensor([7, 8]),
+        "input_ids": torch.tensor([[2, 6, 8, 9, 3, 0, 0]] * 2),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]] * 2),
+        "tag_targets": torch.zeros(2, tiny_config.num_tags, dtype=torch.bool),
+    }
+    reducers = [Predictions(), Hints(tiny_config, (0, 1, 2)), Confidence(2.0), Calibrator(tiny_config)]
+    results = evaluate_model(tiny_model, [batch], Accelerator(cpu=True), reducers=reducers, progress=False)
+    assert calls.count("vision") == 1
+    assert calls.count("fusion") == 5  # image, all tags, half of them, 1 and 2 hints; 0 and all are the first two
+    assert results["hints"]["0"] == results["image"]["top1_accuracy"]
+    assert results["hints"]["all"] == results["image+tags"]["top1_accuracy"]
 
 
 def test_an_empty_split_is_an_error():

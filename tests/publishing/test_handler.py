@@ -25,7 +25,7 @@ def handler(tmp_path_factory):
     names = {"id2label": dict(enumerate(CHARACTERS)), "label2id": {name: i for i, name in enumerate(CHARACTERS)}}
     config = MFDNConfig(**sizes, **depths, **names, max_tag_tokens=7, num_tags=len(TAGS))
     MFDNModel(config).save_pretrained(folder)
-    build_processor(config, TAGS, CHARACTERS).save_pretrained(folder)
+    build_processor(config, TAGS).save_pretrained(folder)
     write_hub_files(folder)
     spec = importlib.util.spec_from_file_location("published_handler", folder / "handler.py")
     module = importlib.util.module_from_spec(spec)
