@@ -110,6 +110,10 @@ class MFDNConfig(PreTrainedConfig):
         """Rows of the tag embedding: tags and special tokens."""
         return self.num_tags + self.num_special_tokens
 
+    @vocab_size.setter
+    def vocab_size(self, value: int):
+        self.num_tags = value - self.num_special_tokens
+
     @property
     def num_vision_tokens(self) -> int:
         """P: image patches and [CLS]."""

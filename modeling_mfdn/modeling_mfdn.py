@@ -273,12 +273,29 @@ class MFDNPreTrainedModel(PreTrainedModel):
         else:
             self.vision_embeddings.patch_embed = value
 
-    def resize_token_embeddings(self, *args, **kwargs):
-        """Raises ValueError: tag head, embedding, tokenizer and fitted thresholds are of one vocabulary."""
-        raise ValueError(
-            f"The {self.config.num_tags:,} tags of this model are also its answers: it cannot be given others without "
-            "training. Train with --dataset of the other tags and --vision_weights of this model."
-        )
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        """Give the model room for further tags at the end of its vocabulary, or take the last ones away.
+
+        Tags are its answers too, so the tag head gets as many rows. What is new knows nothing until it is trained, and
+        the processor's tokenizer and `tag_thresholds` have to be made of the same vocabulary.
+
+        Args:
+            new_num_tokens: tags and the special tokens in front of them; None changes nothing.
+
+        Raises:
+            ValueError: the model takes pictures alone, or fewer tokens than the special ones.
+        """
+        if self.config.modality != "image+tags":
+            raise ValueError("resize_token_embeddings: this model takes pictures alone, and has no tags to read.")
+        if new_num_tokens is not None and new_num_tokens <= self.config.num_special_tokens:
+            raise ValueError(
+                f"Expected more than the {self.config.num_special_tokens} special tokens, got {new_num_tokens}."
+            )
+        embeddings = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        num_tags = embeddings.num_embeddings - self.config.num_special_tokens
+        if self.config.predicts_tags and self.tag_head.out_features != num_tags:
+            self.tag_head = self._get_resized_lm_head(self.tag_head, num_tags)
+        return embeddings
 
 
 class MFDNModel(MFDNPreTrainedModel):
@@ -305,6 +322,7 @@ class MFDNModel(MFDNPreTrainedModel):
             # Paper: l_t classification headers, one a slot. Here: one shared head, because 30 of them over 25,404
             # tags would be 0.8 B parameters. Special tokens are never predicted.
             self.tag_head = nn.Linear(config.hidden_size, config.num_tags)
+        self.packs_tags = True  # see `visible_tags`
         self.post_init()
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -341,7 +359,7 @@ class MFDNModel(MFDNPreTrainedModel):
                 "tag_labels were given, but this model predicts no tags: "
                 f"modality={self.config.modality!r}, num_decoder_layers={self.config.num_decoder_layers}."
             )
-        visible = self.pack_visible_tags(input_ids, attention_mask) if input_ids is not None else None
+        visible = self.visible_tags(input_ids, attention_mask) if input_ids is not None else None
         if (pixel_values is None) == (vision_states is None):
             raise ValueError("Give either pixel_values or the vision_states of an earlier call.")
         if vision_states is None:
@@ -379,8 +397,12 @@ class MFDNModel(MFDNPreTrainedModel):
         hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
         return self.fusion_encoder(hidden_states, **kwargs)
 
-    def pack_visible_tags(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> VisibleTags | None:
-        """Keep the tags that are neither hidden nor unknown nor padding; None when no post of the batch has one."""
+    def visible_tags(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> VisibleTags | None:
+        """The tags that are neither hidden nor unknown nor padding; None when no post of the batch has one.
+
+        With `packs_tags` (the default) only as many slots as the fullest post has, so that hidden tags cost nothing.
+        Without, and in a compiled or exported graph, whose shapes are fixed, all T - 2: the same answers.
+        """
         config = self.config
         if config.modality == "image":
             raise ValueError('input_ids were given, but config.modality is "image": this model takes pictures alone.')
@@ -390,13 +412,16 @@ class MFDNModel(MFDNPreTrainedModel):
         is_visible = tag_ids >= config.num_special_tokens  # [B, slots]
         if attention_mask is not None:
             is_visible = is_visible & attention_mask[:, 1 : config.max_tag_tokens - 1].bool()
-        most_tags = int(is_visible.sum(dim=1).max())  # one sync a step, which saves the work of all hidden tags
-        if most_tags == 0:
-            return None
-        slots = is_visible.int().argsort(dim=1, descending=True, stable=True)[:, :most_tags]  # [B, N]
-        mask = is_visible.gather(1, slots)
-        tag_ids = tag_ids.gather(1, slots).masked_fill(~mask, config.pad_token_id)
-        first = tag_ids.new_zeros(len(tag_ids), 1)
+        if self.packs_tags and not torch.compiler.is_compiling():
+            most_tags = int(is_visible.sum(dim=1).max())  # one sync a step, which saves the work of all hidden tags
+            if most_tags == 0:
+                return None
+            slots = is_visible.int().argsort(dim=1, descending=True, stable=True)[:, :most_tags]  # [B, N]
+            mask, tag_ids = is_visible.gather(1, slots), tag_ids.gather(1, slots)
+        else:
+            slots, mask = torch.arange(tag_ids.shape[1], device=tag_ids.device).expand_as(tag_ids), is_visible
+        tag_ids = torch.where(mask, tag_ids, config.pad_token_id)
+        first = torch.zeros_like(input_ids[:, :1])
         last = first + config.max_tag_tokens - 1
         return VisibleTags(
             input_ids=torch.cat([first + config.cls_token_id, tag_ids, first + config.sep_token_id], dim=1),
@@ -412,7 +437,7 @@ class MFDNModel(MFDNPreTrainedModel):
         if self.config.modality == "image":
             return None, None
         if visible is None:
-            return self.no_tags_states(vision_states.device, **kwargs).expand(len(vision_states), -1, -1), None
+            return self.no_tags_states(vision_states.device, **kwargs).expand(vision_states.shape[0], -1, -1), None
         embedded = self.tag_embeddings(visible.input_ids, visible.positions)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=embedded, attention_mask=visible.mask

@@ -90,11 +90,20 @@ def test_names_in_checkpoints_are_what_they_were(tiny_config):
         assert set(names.split()) <= model.state_dict().keys()
 
 
-def test_input_embeddings_can_be_had_and_set_and_the_vocabulary_not_resized(system):
+def test_input_embeddings_can_be_had_and_set_and_the_vocabulary_grown(system):
     model, calls = system
     embeddings = model.get_input_embeddings()
     other = copy.deepcopy(embeddings)
     model.set_input_embeddings(other)
     assert model.get_input_embeddings() is other
-    with pytest.raises(ValueError, match="11 tags of this model are also its answers"):
-        model.resize_token_embeddings(20)
+    if model.config.modality == "image":
+        with pytest.raises(ValueError, match="takes pictures alone"):
+            model.resize_token_embeddings(20)
+        return
+    before = other.weight[:16].clone()
+    model.resize_token_embeddings(20)  # 15 tags
+    assert model.config.num_tags == 15 and model.config.vocab_size == 20
+    assert torch.equal(model.get_input_embeddings().weight[:16], before)
+    ids = torch.tensor([[2, 19, 4, 3, 0, 0, 0]])
+    outputs = model(pixel_values=torch.randn(1, 3, 16, 16), input_ids=ids)
+    assert outputs.tag_logits is None or outputs.tag_logits.shape[-1] == 15

@@ -5,7 +5,7 @@
 
 Inputs: `pixel_values` float32 [B, 3, S, S], RGB in [-1, 1], a picture on a white square (preprocess.json says how);
 with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
-fitted temperature, so softmax gives scores; `tag_scores` [B, K] in [0, 1], -1 for tags that were given. B is free.
+fitted temperature, so softmax gives scores; `tag_scores` [B, K] in [0, 1], of tags that were given too. B is free.
 Both graphs are compared with PyTorch before anything is written.
 
 `selected_tags.csv` has the columns that front ends of WD taggers read. Those feed BGR in [0, 255], channels last: they
@@ -13,6 +13,7 @@ need the conversion above.
 """
 
 import argparse
+import copy
 import csv
 import json
 import shutil
@@ -24,7 +25,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
-from ..modeling_mfdn import VisibleTags
+from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, whole_folder
 from ..training.terminal import check_model_name, command_line
 
@@ -36,92 +37,30 @@ FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page
 GENERAL, CHARACTER = 0, 4  # Danbooru's categories
 
 
-class PictureAlone(nn.Module):
-    """(pixel_values) → logits and, if the model names tags, tag_scores."""
+class Graph(nn.Module):
+    """The model, and behind it what a user wants of its outputs: (pixel_values, input_ids, attention_mask) → logits
+    and, if it names tags, tag_scores."""
 
-    def __init__(self, model: PreTrainedModel, processor: MFDNProcessor):
+    def __init__(self, model: PreTrainedModel, processor: MFDNProcessor, with_tags: bool):
         super().__init__()
-        self.model, self.method, self.temperature = model, processor.tag_aggregation, processor.temperature
-        self.is_mfdn = hasattr(model, "tag_embeddings")
-        if self.is_mfdn:  # the text branch has nothing to read: its two states are a constant
-            with torch.no_grad():
+        self.model, self.with_tags = copy.copy(model), with_tags  # the copy shares all weights
+        self.method, self.temperature = processor.tag_aggregation, processor.temperature
+        if not with_tags and model.config.modality == "image+tags":
+            with torch.no_grad():  # the text branch has nothing to read: its two states are a constant of the graph
                 self.register_buffer("no_tags", model.no_tags_states(model.device).clone())
+            self.model.no_tags_states = lambda *_, **__: self.no_tags
 
-    def forward(self, pixel_values: torch.Tensor):
-        model = self.model
-        if not self.is_mfdn:
-            outputs = model(pixel_values=pixel_values, return_tag_logits=model.config.predicts_tags)
-            logits = outputs.logits / self.temperature
-            return (logits, outputs.tag_logits[:, 0].sigmoid()) if model.config.predicts_tags else logits
-        vision = model.vision_encoder(model.vision_embeddings(pixel_values))
-        vision, text = model.fuse(vision, self.no_tags.expand(pixel_values.shape[0], -1, -1), None)
-        logits = model.character_head(vision[:, 0]) / self.temperature
-        if not model.config.predicts_tags:
-            return logits
-        decode = model.decode_one_slot if model.config.single_tag_query else model.decode_slots
-        return logits, tag_scores(model, decode(vision, text, None), self.method, None)
-
-
-class PictureAndTags(nn.Module):
-    """(pixel_values, input_ids, attention_mask) → the same. The slots are not packed: a graph has fixed shapes."""
-
-    def __init__(self, model: PreTrainedModel, processor: MFDNProcessor):
-        super().__init__()
-        self.model, self.method, self.temperature = model, processor.tag_aggregation, processor.temperature
-        self.register_buffer("positions", torch.arange(model.config.max_tag_tokens)[None])
-
-    def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor):
-        model, config = self.model, self.model.config
-        tag_ids = input_ids[:, 1:-1]
-        is_given = (tag_ids >= config.num_special_tokens) & attention_mask[:, 1:-1].bool()
-        ends = torch.zeros_like(input_ids[:, :1])
-        visible = VisibleTags(
-            input_ids=torch.cat(
-                [
-                    ends + config.cls_token_id,
-                    tag_ids * is_given + config.pad_token_id * ~is_given,
-                    ends + config.sep_token_id,
-                ],
-                dim=1,
-            ),
-            positions=self.positions.expand_as(input_ids),
-            mask=nn.functional.pad(is_given, (1, 1), value=True),
-        )
-        vision = model.vision_encoder(model.vision_embeddings(pixel_values))
-        text, mask = model.encode_tags(visible, vision)
-        vision, text = model.fuse(vision, text, mask)
-        logits = model.character_head(vision[:, 0]) / self.temperature
+    def forward(self, pixel_values: torch.Tensor, input_ids=None, attention_mask=None):
+        config = self.model.config
+        tags = {"input_ids": input_ids, "attention_mask": attention_mask} if self.with_tags else {}
+        outputs = self.model(pixel_values=pixel_values, return_tag_logits=config.predicts_tags, **tags)
+        logits = outputs.logits / self.temperature
         if not config.predicts_tags:
             return logits
-        if config.single_tag_query:
-            scores = tag_scores(model, model.decode_one_slot(vision, text, visible), self.method, None)
-        else:
-            scores = tag_scores(model, model.decode_slots(vision, text, visible), self.method, ~is_given)
-        columns = tag_ids * is_given - config.num_special_tokens * is_given + config.num_tags * ~is_given
-        given = torch.zeros_like(scores[:, :1]).expand(-1, config.num_tags + 1).scatter(1, columns, 1.0)
-        return logits, torch.where(given[:, :-1] > 0, -1.0, scores)
-
-
-def tag_scores(
-    model: PreTrainedModel, decoded: torch.Tensor, method: str, is_hidden: torch.Tensor | None
-) -> torch.Tensor:
-    """[B, K] of `processing_mfdn.aggregate_tag_scores`, in operations that a graph can hold.
-
-    Args:
-        decoded: [B, Q, D] states of the slots.
-        is_hidden: [B, Q], the slots that count; None = all.
-    """
-    probabilities = model.tag_head(decoded).softmax(dim=-1)  # [B, Q, K]
-    num_slots = decoded.shape[1]
-    if is_hidden is not None:
-        probabilities = probabilities * is_hidden[..., None]
-    if method == "max":
-        return probabilities.amax(dim=1)
-    if method == "mean":
-        counted = num_slots if is_hidden is None else is_hidden.sum(dim=1, keepdim=True).clamp(min=1)
-        return probabilities.sum(dim=1) / counted
-    repeats = model.config.max_tags if num_slots == 1 else 1
-    return 1 - torch.exp(torch.log1p(-probabilities).sum(dim=1) * repeats)
+        hidden_slots = None
+        if self.with_tags:  # the slot of a given tag is no prediction
+            hidden_slots = ~((input_ids >= config.num_special_tokens) & attention_mask.bool())[:, 1:-1]
+        return logits, aggregate_tag_scores(outputs.tag_logits, self.method, config.max_tags, hidden_slots)
 
 
 def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> tuple[torch.Tensor, ...]:
@@ -141,9 +80,9 @@ def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> 
     return pixels, input_ids, (input_ids != config.pad_token_id).long()
 
 
-def export_graph(module: nn.Module, model: PreTrainedModel, path: Path) -> None:
+def export_graph(module: Graph, model: PreTrainedModel, path: Path) -> None:
     """One ONNX file; weights beside it as NAME.data if they would not fit into it."""
-    with_tags = isinstance(module, PictureAndTags)
+    with_tags = module.with_tags
     names = ["pixel_values", "input_ids", "attention_mask"][: 3 if with_tags else 1]
     batch = torch.export.Dim("batch_size", min=1, max=4096)
     size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
@@ -188,7 +127,7 @@ def largest_difference(model: PreTrainedModel, processor: MFDNProcessor, session
             if with_tags:
                 tokens = [processor.tokenizer.convert_ids_to_tokens(row.tolist(), True) for row in inputs[1]]
                 given = tokens if any(tokens) else None
-            wanted.append(processor._tag_scores(outputs.tag_logits, given))
+            wanted.append(processor.tag_scores(outputs.tag_logits, given)[0])
         found = run_graph(session, inputs)
         found[0] = found[0] * processor.temperature
         largest = max([largest, *((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))])
@@ -240,11 +179,11 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
             f"Expected an image processor that resizes with one of {FILTERS}, found resample="
             f"{image_processor.resample!r}: train with one of them."
         )
-    tags = processor.tokenizer.convert_ids_to_tokens(list(range(config.num_special_tokens, config.vocab_size)))
+    tags = processor.tags
     characters = [config.id2label[label] for label in range(config.num_labels)]
-    modules = {"model": PictureAlone(model, processor)}
+    modules = {"model": Graph(model, processor, with_tags=False)}
     if config.modality == "image+tags":
-        modules["model_with_tags"] = PictureAndTags(model, processor)
+        modules["model_with_tags"] = Graph(model, processor, with_tags=True)
     check_room(output, int(model.get_memory_footprint() * len(modules) * (1.25 if int8 else 1)))
     report: dict = {"tolerance": TOLERANCE, "graphs": {}}
     for name, module in modules.items():
@@ -271,7 +210,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
         "image_size": config.image_size,
         "mean": list(image_processor.image_mean),
         "std": list(image_processor.image_std),
-        "white_square": processor.pad_square,
+        "white_square": image_processor.do_pad,
         "resample": FILTERS[image_processor.resample],
         "characters": characters,
         "tags": tags,

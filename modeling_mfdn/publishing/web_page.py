@@ -108,7 +108,7 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
         shutil.copy(with_tags, output / "model_with_tags.onnx")
     preprocess = json.loads((onnx / "preprocess.json").read_text(encoding="utf-8"))
     if not preprocess.get("white_square", True):
-        raise ValueError("This model stretches pictures (pad_square is False); the page pads them to a square.")
+        raise ValueError("This model stretches pictures (do_pad is False); the page pads them to a square.")
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")

@@ -311,6 +311,8 @@ class MFDNTrainer(Trainer):
             the character's loss from the picture alone, and those of `compute_metrics`; unless
             `prediction_loss_only`, `predictions` [n, C], the logits from the picture alone, and `label_ids` [n].
         """
+        if self.evaluate_model is None:
+            raise ValueError("To evaluate, MFDNTrainer needs evaluate_model=evaluation.predictions.evaluate_model.")
         self.callback_handler.eval_dataloader = dataloader  # its length is that of the progress bar
         logits = Logits(None if prediction_loss_only else self.preprocess_logits_for_metrics)
         model = self.accelerator.unwrap_model(self.model)

@@ -171,8 +171,9 @@ function showCharacters(scores) {
 function showTags(scores) {
   element("tags-part").hidden = !scores;
   const threshold = (i) => model.tag_thresholds?.[i] ?? model.tag_threshold;
-  page.shown = best(scores ?? [], scores?.length).filter(([score, i]) => score >= Math.max(threshold(i), 1e-9))
-    .map(([score, i]) => [model.tags[i], score]).filter(([tag]) => !page.struck.has(tag));
+  page.shown = best(scores ?? [], scores?.length).filter(([score, i]) => score >= threshold(i))
+    .map(([score, i]) => [model.tags[i], score])
+    .filter(([tag]) => !page.struck.has(tag) && !page.hints.includes(tag));
   const focused = [...element("tags").querySelectorAll("button")].indexOf(document.activeElement);
   element("tags").replaceChildren(...page.shown.map(([tag, score]) => {
     const buttons = [button("×", `Strike ${tag}`, () => { page.struck.add(tag); showTags(scores); })];
