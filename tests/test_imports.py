@@ -16,19 +16,19 @@ MAY_TRAVEL = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", *sys.s
 OURS = {"modeling_mfdn", "dataset_scripts", "train_mfdn", "evaluate_mfdn", "tests"}
 
 
-def imported_modules(path: Path) -> set[str]:
+def imported_modules(path: Path, for_types: bool = False) -> set[str]:
     """Absolute names of the modules that a file imports when it runs; our own ones down to the file."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     modules = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
+    only_for_types = {
         node
         for block in ast.walk(tree)
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for node in ast.walk(block)
     }
     for node in ast.walk(tree):
-        if node in for_types:
+        if node in only_for_types and not for_types:
             continue
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
@@ -92,10 +92,40 @@ def test_dataset_scripts_meet_the_package_in_files_alone(path):
     assert not roots & (OURS - {"dataset_scripts"})
 
 
-@names([path for path in SCRIPTS if re.search(r"^if __name__ == ", path.read_text(encoding="utf-8"), re.M)])
-def test_no_script_is_imported_by_another(path):
+@names([path for path in (ROOT / "dataset_scripts").glob("*.py") if path.name not in ("__init__.py", "danmul.py")])
+def test_a_file_at_the_top_is_a_command_that_no_other_imports(path):
+    assert re.search(r"^if __name__ == ", path.read_text(encoding="utf-8"), re.M)
     module = f"dataset_scripts.{path.stem}"
-    assert not [other.name for other in SCRIPTS if other != path and module in imported_modules(other)]
+    builder = ROOT / "dataset_scripts/danmul.py"  # the `datasets` builder, which is a second door to build_danmul
+    assert not [other.name for other in SCRIPTS if other not in (path, builder) and module in imported_modules(other)]
+
+
+def room_of(path: Path) -> str:
+    """The folder of its package in which a file stands; "" for a flat one."""
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if len(parts) > 2 else ""
+
+
+# Arrows run from a later room to an earlier one.
+ROOMS = {
+    "modeling_mfdn": ["", "data", "training", "evaluation", "publishing", "paper", "commands"],
+    "dataset_scripts": ["rules", "dump", "folder", "mini_booru", ""],
+}
+
+
+@names([*SHIPPED, *HOME, *SCRIPTS])
+def test_arrows_run_one_way(path):
+    """Also behind TYPE_CHECKING, and within functions."""
+    package = path.relative_to(ROOT).parts[0]
+    if path == ROOT / package / "__init__.py":
+        return
+    rooms, here = ROOMS[package], room_of(path)
+    assert here in rooms, f"{here}/ is no room of this house"
+    for module in imported_modules(path, for_types=True):
+        parts = module.split(".")
+        if parts[0] == package and len(parts) > 1:
+            there = parts[1] if (ROOT / package / parts[1]).is_dir() else ""
+            assert rooms.index(there) <= rooms.index(here), f"{path.name} of {here or 'the top'} imports {module}"
 
 
 @names([path for path in PROGRAMS if path.exists()])

@@ -1,6 +1,6 @@
 """What the README says is true: its figures, its commands, its words about other files."""
 
-import importlib.util
+import importlib
 import re
 import shlex
 import subprocess
@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from modeling_mfdn import MFDNModel
+from modeling_mfdn import MFDNModel, commands
 from modeling_mfdn.paper.readme_tables import render
 from modeling_mfdn.training.run_folder import save_artifacts
 from modeling_mfdn.training.tag_tokenizer import build_processor
@@ -23,6 +24,7 @@ COMMANDS = re.findall(
     (README + RESULTS).replace("\\\n", " "),
     re.MULTILINE,
 )
+MFDN_COMMANDS = re.findall(r"^mfdn (\w+) (.*)$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [README, RESULTS], ids=["README.md", "results/README.md"])
@@ -32,9 +34,21 @@ def test_figures_are_those_of_the_files_they_come_from(page):
 
 @pytest.mark.parametrize("module, flags", COMMANDS, ids=[" ".join(command)[:60] for command in COMMANDS])
 def test_command_parses(module, flags):
-    if importlib.util.find_spec(f"{module}.__main__"):
+    if (ROOT / module.replace(".", "/") / "__main__.py").exists():
         module = f"{module}.__main__"
     importlib.import_module(module).build_parser().parse_args(shlex.split(flags, comments=True))
+
+
+@pytest.mark.parametrize(("command", "flags"), MFDN_COMMANDS, ids=[" ".join(found)[:60] for found in MFDN_COMMANDS])
+def test_mfdn_command_parses(command, flags):
+    group = typer.main.get_command(commands.app)
+    given = commands.with_repeated_options(shlex.split(flags, comments=True))
+    group.commands[command].make_context(command, given)
+
+
+def test_it_is_short_and_says_what_it_is_not():
+    assert len(README.encode()) <= 12_000
+    assert "no weights for real characters" in README and {command for command, _ in MFDN_COMMANDS} >= {"tag", "push"}
 
 
 def test_the_two_commands_stand_there_literally():

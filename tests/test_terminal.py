@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 
 from dataset_scripts import browse, build_danmul, build_danshare, describe
 from dataset_scripts.mini_booru import __main__ as mini_booru
-from modeling_mfdn.publishing import cards, tag_folder
-from modeling_mfdn.publishing import push as publish
+from modeling_mfdn import commands
 from modeling_mfdn.training.terminal import check_model_name, command_line, printable
 
 
@@ -107,9 +106,8 @@ COMMANDS = {
     "describe": lambda at: describe.main(["--dataset", f"{at}/danmul[→]", "--dafre", f"{at}/dafre"]),
     "browse": lambda at: browse.main(["--dataset", f"{at}/danmul[→]", "--source", f"{at}/掲示板", "--overwrite"]),
     "mini_booru refused": lambda at: mini_booru.main(["--output", f"{at}/掲示板", "--posts", "120"]),
-    "publish": lambda at: publish.main(["dataset", f"{at}/danmul[→]", "a/b", "--dry_run"]),
-    "mfdn-tag refused": lambda at: tag_folder.main([f"{at}/掲示板/帽子", "--model", "初音"]),
-    "cards refused": lambda at: cards.main([f"{at}/帽子"]),
+    "publish": lambda at: commands.main(["push", "dataset", f"{at}/danmul[→]", "a/b", "--dry_run"]),
+    "mfdn-tag refused": lambda at: commands.main(["tag", f"{at}/掲示板/帽子", "--model", "初音"]),
 }
 
 
@@ -129,7 +127,7 @@ READERS = {
     "describe": lambda folder, at: describe.main(["--dataset", str(folder)]),
     "browse": lambda folder, at: browse.main(["--dataset", str(folder), "--output", str(at / "pages")]),
     "build_danshare": lambda folder, at: build_danshare.main(["--danmul", str(folder), "--dafre", str(folder)]),
-    "publish": lambda folder, at: publish.main(["dataset", str(folder), "a/b", "--dry_run"]),
+    "publish": lambda folder, at: commands.main(["push", "dataset", str(folder), "a/b", "--dry_run"]),
     "--like": lambda folder, at: build_danmul.main(
         f"--source {at}/掲示板 --output {at}/more --like {folder} --workers 1 --max_bad_share 1".split()
     ),

@@ -1,11 +1,8 @@
 """The model card and the files beside it, from what training and evaluation left in the folder and nothing else.
 
-    python -m modeling_mfdn.publishing.cards mfdn [--model_id NAME/mfdn] [--dataset_id NAME/danmul]
-
 train_mfdn.py and evaluate_mfdn.py write the card by themselves. A README.md of your own is left alone.
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -15,7 +12,6 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from safetensors import safe_open
 
 from ..training.files import write_whole
-from ..training.terminal import command_line
 
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
@@ -281,20 +277,3 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-
-
-@command_line
-def main(argv: list[str] | None = None) -> int:
-    """0; 2 after an error of the input, in one sentence."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="saved model")
-    parser.add_argument("--model_id", help="what the snippets load (default: the folder's name)")
-    parser.add_argument("--dataset_id", help="the data set on the Hub")
-    args = parser.parse_args(argv)
-    written = write_hub_files(args.folder, args.model_id, args.dataset_id)
-    print(f"{args.folder}/README.md " + ("is written" if written else "is your own text and was left alone"))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

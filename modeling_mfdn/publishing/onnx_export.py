@@ -1,7 +1,7 @@
 """A trained model as ONNX: `model.onnx` (picture alone) and `model_with_tags.onnx` (picture and hints).
 
-    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx
-    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx --int8 --dataset danmul
+    mfdn export --model mfdn --output mfdn_onnx
+    mfdn export --model mfdn --output mfdn_onnx --int8 --dataset danmul
 
 Inputs: `pixel_values` float32 [B, 3, S, S], RGB in [-1, 1], a picture on a white square (preprocess.json says how);
 with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
@@ -12,7 +12,6 @@ Both graphs are compared with PyTorch before anything is written.
 need the conversion above.
 """
 
-import argparse
 import copy
 import csv
 import json
@@ -27,7 +26,6 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .. import MFDNProcessor
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, whole_folder
-from ..training.terminal import check_model_name, command_line
 
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
@@ -171,7 +169,7 @@ def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset:
 
 def export(model_folder: str, output: Path, int8: bool, dataset: str | None, split: str) -> dict:
     """All files into an empty folder. Returns what onnx.json says."""
-    model = AutoModelForImageClassification.from_pretrained(check_model_name(model_folder)).eval()
+    model = AutoModelForImageClassification.from_pretrained(model_folder).eval()
     processor = MFDNProcessor.from_pretrained(model_folder)
     config, image_processor = model.config, processor.image_processor
     if image_processor.resample not in FILTERS:
@@ -242,32 +240,9 @@ def quantized(path: Path) -> Path:
     return target
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--model", required=True, help="folder written by train_mfdn.py, or an id on the Hub")
-    add("--output", default="mfdn_onnx", help="folder to write (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace a folder that an earlier export wrote")
-    add("--int8", action="store_true", help="also graphs with int8 weights")
-    add("--dataset", help="measure the accuracy of every graph on this data set, and count its tags")
-    add("--split", default="validation", choices=["validation", "test"], help="of the data set (default: %(default)s)")
-    return parser
-
-
-@command_line
-def main(argv: list[str] | None = None) -> int:
-    """0; 2 after an error, in one sentence."""
-    args = build_parser().parse_args(argv)
-    output = Path(args.output)
-    try:
-        with whole_folder(output, MARKER, args.overwrite) as unfinished:
-            report = export(args.model, unfinished, args.int8, args.dataset, args.split)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[onnx]'") from error
+def export_folder(model: str, output: str, overwrite: bool, int8: bool, dataset: str | None, split: str) -> None:
+    """Export a model into a folder that appears whole, and print what was compared and measured."""
+    with whole_folder(output, MARKER, overwrite) as unfinished:
+        report = export(model, unfinished, int8, dataset, split)
     print(json.dumps(report["graphs"], indent=2))
     print(f"Written: {output}/")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

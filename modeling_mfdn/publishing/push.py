@@ -1,14 +1,13 @@
 """Put a trained model or a built data set on the Hub.
 
-    python -m modeling_mfdn.publishing.push model mfdn NAME/mfdn --dry_run
-    python -m modeling_mfdn.publishing.push model mfdn NAME/mfdn --dataset_id NAME/danmul
-    python -m modeling_mfdn.publishing.push dataset danmul NAME/danmul
+    mfdn push model mfdn NAME/mfdn --dry_run
+    mfdn push model mfdn NAME/mfdn --dataset_id NAME/danmul
+    mfdn push dataset danmul NAME/danmul
 
 Needs a token that may write (`hf auth login`, or HF_TOKEN). Interrupted, the same command goes on: what is already
 there is not sent again. Checkpoints, logs and pickles stay home.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -21,7 +20,6 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
 from ..training.run_folder import UNFINISHED_MODEL
-from ..training.terminal import command_line
 from .cards import hub_files, missing_facts, write_hub_files
 
 MODEL_FILES = ("config.json", "processor_config.json", "tokenizer.json")
@@ -191,39 +189,20 @@ def refuse_secrets(folder: Path, names: Iterable[str]) -> None:
                     )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("what", choices=["model", "dataset"])
-    add("folder", help="written by train_mfdn.py, or by dataset_scripts.build_danmul")
-    add("repository", help="NAME/REPOSITORY on the Hub; without NAME, the one that you are logged in as")
-    add("--dataset_id", help="of a model: the data set on the Hub that it was measured on, for the leaderboard entry")
-    add("--private", action="store_true", default=None, help="a new repository is private")
-    add("--revision", help="branch (default: main)")
-    add("--message", help="of the commit")
-    add("--dry_run", action="store_true", help="only say what would be uploaded")
-    return parser
+def push_folder(what: str, folder: str, repository: str, dataset_id: str | None = None, **options) -> None:
+    """Publish a folder that is a "model" or a "dataset"; `options` as of `upload`.
 
-
-@command_line
-def main(argv: list[str] | None = None) -> int:
-    """0; 2 after an error, in one sentence."""
-    args = vars(build_parser().parse_args(argv))
-    what, folder, repository = args.pop("what"), args.pop("folder"), args.pop("repository")
-    dataset_id = args.pop("dataset_id")
-    if not args["dry_run"]:
+    Raises:
+        ValueError, OSError: with a sentence for the user.
+    """
+    if not options.get("dry_run"):
         repository = repository_id(repository)
     try:
         if what == "model":
-            publish_model(folder, repository, dataset_id, **args)
+            publish_model(folder, repository, dataset_id, **options)
         elif dataset_id:
             raise ValueError("--dataset_id is of a model; a data set is its own.")
         else:
-            publish_dataset(folder, repository, **args)
+            publish_dataset(folder, repository, **options)
     except HTTPError as error:
         raise OSError(f"{error} Nothing is half-published: run the same command again.") from error
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,5 @@
 """Characters and tags as people's tools want them in files: captions, Hydrus lists, JSON lines, CSV."""
 
-import argparse
 import codecs
 import csv
 import difflib
@@ -49,7 +48,7 @@ class Wording:
         known: tags and characters of the model.
     """
 
-    def __init__(self, options: argparse.Namespace, known: Collection[str]):
+    def __init__(self, options, known: Collection[str]):
         self.options, self.known = options, known
         self.exclude = {as_hint(word, known) for word in options.exclude}
         entries = [self.old_and_new(entry) for entry in options.replace]
@@ -191,7 +190,7 @@ def without_doubles(words: Iterable[str], wording: Wording, there: Collection[st
     return list(found.values())
 
 
-def caption_paths(pictures: list[Path], beside: dict[Path, set[str]], options: argparse.Namespace) -> list[Path]:
+def caption_paths(pictures: list[Path], beside: dict[Path, set[str]], options) -> list[Path]:
     """Where the caption of each picture stands, or will.
 
     For kohya and its kin: the first that is there of `a.txt`, `a.png.txt`, `a.caption` and `a.png.caption`, in any

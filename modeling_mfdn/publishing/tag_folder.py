@@ -1,13 +1,5 @@
-"""Write the characters and tags of a folder of pictures beside them, or into one file.
+"""Characters and tags of a folder of pictures, beside them or in one file: what `mfdn tag` does."""
 
-    mfdn-tag PICTURES --model mfdn
-    mfdn-tag PICTURES --model mfdn --format jsonl --scores
-
-Nothing is overwritten unless --overwrite or --append says so; started again, it goes on with what is missing. What
-could not be done is named at the end and costs nothing else.
-"""
-
-import argparse
 import errno
 import hashlib
 import json
@@ -16,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +19,7 @@ from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
 from ..training.files import claim, whole_file
-from ..training.terminal import check_device, check_model_name, command_line, count, positive, printable, score
+from ..training.terminal import check_device, printable
 from .tag_files import (
     CAPTION_SUFFIXES,
     Caption,
@@ -46,12 +39,6 @@ FORMATS = {
     "jsonl": "one file, an object a picture",
     "csv": "one file, a row a picture",
 }
-EXAMPLE = """examples:
-  mfdn-tag PICTURES --model mfdn --exclude solo 1girl --replace grey_hair=gray_hair --first my_style
-  mfdn-tag PICTURES --model mfdn --use_existing --append   # tags that are there are hints, and stay
-
-captions that are read: PICTURE.txt, PICTURE.EXT.txt, PICTURE.caption, in UTF-8 or with a byte order mark; a caption
-of several lines gets new tags at the end of its first line, or, where each line is one tag, lines of their own"""
 # What an option says of the records of jsonl and csv is in none of these.
 NOT_OF_RECORDS = (
     "model",
@@ -67,42 +54,33 @@ NOT_OF_RECORDS = (
 SHOWN = 10
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mfdn-tag", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", help="pictures, in sub-folders too")
-    parser.add_argument("--model", required=True, help="folder written by train_mfdn.py, or an id on the Hub")
-    add = parser.add_argument_group("output").add_argument
-    formats = "; ".join(f"{name} = {what}" for name, what in FORMATS.items())
-    add("--format", choices=FORMATS, default="txt", help=f"{formats} (default: txt)")
-    add("--output", help="file for jsonl and csv (default: FOLDER/tags.jsonl or .csv)")
-    add("--overwrite", action="store_true", help="replace what is there")
-    add("--append", action="store_true", help="keep the tags of a caption and add new ones (txt, hydrus)")
-    add("--full_names", action="store_true", help="PICTURE.EXT.txt, so that a.png and a.jpg get one each (txt)")
-    add("--scores", action="store_true", help="scores too: tag:0.93 in text, numbers in jsonl and csv")
-    add(
-        "--spreadsheet",
-        action="store_true",
-        help="csv for a spreadsheet: a ' before cells that it would take for a formula (= + - @)",
-    )
-    add = parser.add_argument_group("which tags").add_argument
-    add("--tag_threshold", type=score, help="score in [0, 1] (default: those stored with the model)")
-    add("--character_threshold", type=score, default=0.5, help="score in [0, 1]; above 0.5 one at most (default: 0.5)")
-    add("--no_characters", action="store_true", help="tags only")
-    add("--max_tags", type=count, help="of each picture (default: all above the threshold)")
-    add("--exclude", nargs="+", default=[], metavar="TAG", help="never write these, nor leave them in a caption")
-    add("--replace", nargs="+", default=[], metavar="OLD=NEW", help="write NEW for OLD, also in a caption")
-    add("--first", nargs="+", default=[], metavar="TAG", help="write these at the beginning, always")
-    add("--spaces", action="store_true", help="long hair instead of long_hair")
-    add("--escape", action="store_true", help="\\( and \\) for parentheses, which some prompts want")
-    add("--use_existing", action="store_true", help="tags in a caption that is there are hints for the model")
-    add = parser.add_argument_group("how").add_argument
-    add("--not_recursive", action="store_true", help="leave sub-folders alone")
-    add("--batch_size", type=positive, default=32, help="pictures at once (default: 32)")
-    add("--num_workers", type=count, default=2, help="processes that decode (default: 2)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    return parser
+@dataclass
+class TagOptions:
+    """What `mfdn tag` is asked for; `mfdn tag --help` says what each means."""
+
+    folder: str
+    model: str
+    format: str = "txt"
+    output: str | None = None
+    overwrite: bool = False
+    append: bool = False
+    full_names: bool = False
+    scores: bool = False
+    spreadsheet: bool = False
+    tag_threshold: float | None = None
+    character_threshold: float = 0.5
+    no_characters: bool = False
+    max_tags: int | None = None
+    exclude: list[str] = field(default_factory=list)
+    replace: list[str] = field(default_factory=list)
+    first: list[str] = field(default_factory=list)
+    spaces: bool = False
+    escape: bool = False
+    use_existing: bool = False
+    not_recursive: bool = False
+    batch_size: int = 32
+    num_workers: int = 2
+    device: str | None = None
 
 
 class Pictures(Dataset):
@@ -187,7 +165,7 @@ def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list,
             yield index, result, None
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check_options(options: TagOptions) -> None:
     """Raises ValueError for options that contradict one another."""
     in_one_file = options.format in ("jsonl", "csv")
     if in_one_file and options.append:
@@ -210,7 +188,7 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def fingerprint(model, processor: MFDNProcessor, options: argparse.Namespace) -> str:
+def fingerprint(model, processor: MFDNProcessor, options: TagOptions) -> str:
     """Of all that a record depends on but its picture: weights, names, thresholds, options, and the folder."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -311,10 +289,9 @@ def open_progress(output: Path, made_by: str, overwrite: bool, stack: ExitStack)
     return done, log
 
 
-def tag_folder(options: argparse.Namespace) -> Report:
+def tag_folder(options: TagOptions) -> Report:
     """Everything. Raises ValueError or OSError with a sentence for the user."""
     check_options(options)
-    check_model_name(options.model)
     device = check_device(options.device or best_device())
     folder, in_one_file = Path(options.folder), options.format in ("jsonl", "csv")
     paths, beside, left_out = find_pictures(folder, not options.not_recursive)
@@ -430,7 +407,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_records(output: Path, records: list[dict], options: argparse.Namespace, log: TextIO) -> None:
+def write_records(output: Path, records: list[dict], options: TagOptions, log: TextIO) -> None:
     """The one file of jsonl or csv, moved into place when it is whole, which the last line of `log` then says."""
     with whole_file(output) as unfinished:
         if options.format == "csv":
@@ -440,13 +417,3 @@ def write_records(output: Path, records: list[dict], options: argparse.Namespace
             unfinished.write_text(text, encoding="utf-8")
         log.write(json.dumps({"whole": digest_of(unfinished)}) + "\n")
         log.flush()
-
-
-@command_line
-def main(argv: list[str] | None = None) -> int:
-    """0; 1 when pictures could not be done (the others are); 2 after an error of the input, in one sentence."""
-    return tag_folder(build_parser().parse_args(argv)).show()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -8,7 +8,6 @@ The folder is also a static Space of the Hub. Nothing is loaded from elsewhere w
 fetched once from the npm registry when the page is built, and kept.
 """
 
-import argparse
 import base64
 import hashlib
 import io
@@ -24,7 +23,6 @@ from pathlib import Path
 from huggingface_hub.constants import HF_HOME
 
 from ..training.files import check_room, whole_file, whole_folder
-from ..training.terminal import command_line
 
 STATIC = Path(__file__).parent / "web"
 MARKER = "page.json"  # what every page of this command holds
@@ -141,43 +139,35 @@ def page_server(folder: Path, port: int) -> ThreadingHTTPServer:
         raise OSError(f"Port {port} cannot be used: {error.strerror}. Name another with --serve PORT.") from error
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--onnx", help="folder from modeling_mfdn.publishing.onnx_export; without it, --output is only served")
-    add("--output", default="site", help="folder of the page (default: %(default)s)")
-    add("--int8", action="store_true", help="take the graphs with int8 weights: a quarter of the download")
-    add("--title", default="Who is in the picture?", help="(default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace a page that an earlier run wrote")
-    add("--onnxruntime_web", metavar="PATH", help="onnxruntime-web's dist/ or .tgz, where there is no network")
-    add("--serve", nargs="?", type=int, const=8000, metavar="PORT", help="serve it here afterwards (PORT: 8000)")
-    return parser
+def make_page(
+    onnx: str | None,
+    output: str,
+    int8: bool = False,
+    title: str = "Who is in the picture?",
+    overwrite: bool = False,
+    onnxruntime_web: str | None = None,
+    serve: int | None = None,
+) -> None:
+    """Build the page where an ONNX folder is given, and serve it on the port `serve` until Ctrl-C.
 
-
-@command_line
-def main(argv: list[str] | None = None) -> int:
-    """0; 2 after an error, in one sentence."""
-    args = build_parser().parse_args(argv)
-    output = Path(args.output)
-    if args.serve is not None and not 0 <= args.serve <= 65_535:
-        raise ValueError(f"--serve expects a port from 0 to 65535, got {args.serve}.")
-    is_page = (output / MARKER).exists()
+    Raises:
+        ValueError, OSError: with a sentence for the user.
+    """
+    folder = Path(output)
+    if serve is not None and not 0 <= serve <= 65_535:
+        raise ValueError(f"--serve expects a port from 0 to 65535, got {serve}.")
+    is_page = (folder / MARKER).exists()
     # Of a page that is there, --serve asks no more than to be shown it.
-    if args.onnx and not (is_page and args.serve is not None and not args.overwrite):
-        with whole_folder(output, MARKER, args.overwrite) as unfinished:
-            build_page(Path(args.onnx), unfinished, args.title, args.int8, runtime_folder(args.onnxruntime_web))
-        print(f"Written: {output}/")
-    elif args.onnx:
-        print(f"{output} is there already and is served as it is; --overwrite builds it anew.")
+    if onnx and not (is_page and serve is not None and not overwrite):
+        with whole_folder(folder, MARKER, overwrite) as unfinished:
+            build_page(Path(onnx), unfinished, title, int8, runtime_folder(onnxruntime_web))
+        print(f"Written: {folder}/")
+    elif onnx:
+        print(f"{folder} is there already and is served as it is; --overwrite builds it anew.")
     elif not is_page:
-        raise ValueError(f"{output} holds no page: build it with --onnx first.")
-    if args.serve is not None:
-        with page_server(output, args.serve) as server:
+        raise ValueError(f"{folder} holds no page: build it with --onnx first.")
+    if serve is not None:
+        with page_server(folder, serve) as server:
             print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl+C ends it)", flush=True)
             with suppress(KeyboardInterrupt):
                 server.serve_forever()
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

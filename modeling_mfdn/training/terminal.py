@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub.utils import HFValidationError, validate_repo_id
-
 
 def printable(text: object) -> str:
     """Text of others for a terminal: what could move its cursor, colour it or set its title is shown as an escape,
@@ -19,16 +17,16 @@ def printable(text: object) -> str:
 
 
 def command_line(main: Callable) -> Callable:
-    """A `main(argv)` that returns an exit code, for people: what it raises for their input (ValueError, OSError) is
-    one sentence and 2, a missing package 2 and its name, Ctrl-C 130. What it cannot show is escaped: it never dies."""
+    """A function that returns an exit code, for people: what it raises for their input (ValueError, OSError) is one
+    sentence and 2, a missing package 2 and its name, Ctrl-C 130. Characters that a terminal lacks are escaped."""
 
     @functools.wraps(main)
-    def run(argv: list[str] | None = None) -> int:
+    def run(*args, **kwargs) -> int:
         for stream in (sys.stdout, sys.stderr):  # a log file in cp1252 must not end a night's work at an arrow
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return main(argv)
+            return main(*args, **kwargs)
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)
             return 130
@@ -38,6 +36,18 @@ def command_line(main: Callable) -> Callable:
         except (ValueError, OSError, ModuleNotFoundError) as error:
             print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
             return 2
+
+    return run
+
+
+def exits(main: Callable) -> Callable:
+    """A function that returns an exit code as a command of typer, which ends with it."""
+
+    @functools.wraps(main)
+    def run(*args, **kwargs):
+        import typer
+
+        raise typer.Exit(main(*args, **kwargs))
 
     return run
 
@@ -72,6 +82,8 @@ def check_model_name(name: str) -> str:
         FileNotFoundError: it can be neither, in a sentence that says what is there and what has a near name.
         ValueError: a file of the folder is cut or damaged.
     """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # a third of a second
+
     folder = Path(name)
     if name and (folder / "config.json").is_file():
         check_model_files(folder)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from modeling_mfdn import MFDNPipeline, MFDNProcessor  # noqa: E402
 from modeling_mfdn.publishing.tag_files import Caption, Wording  # noqa: E402
-from modeling_mfdn.publishing.tag_folder import Pictures, build_parser, collate, find_pictures, results_of  # noqa: E402
+from modeling_mfdn.publishing.tag_folder import Pictures, TagOptions, collate, find_pictures, results_of  # noqa: E402
 
 
 def plain_loop(tagger: MFDNPipeline, paths: list[Path]) -> None:
@@ -33,7 +33,7 @@ def plain_loop(tagger: MFDNPipeline, paths: list[Path]) -> None:
         path.with_suffix(".txt").write_text(", ".join(words))
 
 
-def command(model, processor: MFDNProcessor, paths: list[Path], options: argparse.Namespace) -> None:
+def command(model, processor: MFDNProcessor, paths: list[Path], options: TagOptions) -> None:
     """The loop of `mfdn-tag`."""
     hints: list[list[str]] = [[] for _ in paths]
     pictures = Pictures(paths, hints, processor)
@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> dict:
         paths, *_ = find_pictures(Path(work), False)
         variants = {"plain loop over the pipeline": lambda: plain_loop(tagger, paths)}
         for batch_size, workers in ((1, 0), (32, 0), (32, 1), (32, 2)):
-            flags = ["--model", args.model, "--batch_size", str(batch_size), "--num_workers", str(workers), work]
-            options = build_parser().parse_args(flags)
+            options = TagOptions(str(work), args.model, batch_size=batch_size, num_workers=workers)
             name = f"mfdn-tag, batches of {batch_size}, {workers} workers"
             variants[name] = lambda options=options: command(model, processor, paths, options)
         figures = measure(variants, args.rounds)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from modeling_mfdn.publishing.cards import MARKER, main, model_card, plain, write_hub_files
+from modeling_mfdn.publishing.cards import MARKER, model_card, plain, write_hub_files
 
 
 def scores(top1):
@@ -130,9 +130,9 @@ def test_systems_are_told_apart(measured):
     assert "tags=[" not in model_card(measured, "tester/mfdn")
 
 
-def test_folders_without_a_model_are_refused_in_one_sentence(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert "holds no saved model" in capsys.readouterr().err
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no saved model"):
+        write_hub_files(tmp_path)
 
 
 @pytest.mark.slow

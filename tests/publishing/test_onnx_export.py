@@ -12,9 +12,9 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel
-from modeling_mfdn.publishing import onnx_export, web_page
-from modeling_mfdn.publishing.onnx_export import example_inputs, main, open_graph, run_graph
+from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel, commands
+from modeling_mfdn.publishing import onnx_export
+from modeling_mfdn.publishing.onnx_export import example_inputs, open_graph, run_graph
 from modeling_mfdn.training import files as saving
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
@@ -27,6 +27,10 @@ def save(tmp_path):
         return str(tmp_path / "model")
 
     return save
+
+
+def main(argv: list[str]) -> int:
+    return commands.main(["export", *argv])
 
 
 def export(model_folder, output, *flags) -> dict:
@@ -146,13 +150,12 @@ def test_a_model_that_is_not_there_is_named_and_nothing_is_fetched(tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [onnx_export.main, web_page.main], ids=["export", "page"])
-def test_a_folder_of_anything_else_is_never_replaced(tmp_path, capsys, command):
-    source = "--model" if command is onnx_export.main else "--onnx"
+@pytest.mark.parametrize(("command", "source"), [("export", "--model"), ("page", "--onnx")])
+def test_a_folder_of_anything_else_is_never_replaced(tmp_path, capsys, command, source):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "holiday.jpg").write_bytes(b"mine")
     for flags in ([], ["--overwrite"]):
-        assert command([source, "nowhere", "--output", str(tmp_path / "pictures"), *flags]) == 2
+        assert commands.main([command, source, "nowhere", "--output", str(tmp_path / "pictures"), *flags]) == 2
         assert "was not written by this command" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["holiday.jpg"]
 

@@ -13,8 +13,9 @@ from hub_server import running_hub
 from safetensors.torch import load_file, save_file
 from test_build_danmul import build, random_posts
 
+from modeling_mfdn import commands
 from modeling_mfdn.publishing import push as publish
-from modeling_mfdn.publishing.push import main, publish_dataset, publish_model
+from modeling_mfdn.publishing.push import publish_dataset, publish_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +85,11 @@ def model_folder(tiny_model, tiny_processor, characters, picture, tmp_path):
     return folder
 
 
-PUBLISH = "import sys; from modeling_mfdn.publishing.push import main; sys.exit(main(sys.argv[1:]))"
+PUBLISH = "import sys; from modeling_mfdn.commands import main; sys.exit(main(['push', *sys.argv[1:]]))"
+
+
+def main(argv: list[str]) -> int:
+    return commands.main(["push", *argv])
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from test_tag_folder import FOUND, model, picture, pictures, run  # noqa: F401
 
 from modeling_mfdn.publishing.tag_files import BYTE_ORDER_MARKS, Wording, read_caption
-from modeling_mfdn.publishing.tag_folder import build_parser
+from modeling_mfdn.publishing.tag_folder import TagOptions
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "a.png.txt", "A.PNG.TXT", "a.caption", "a.png.caption"])
@@ -77,7 +77,7 @@ def test_excluded_and_replaced_words_are_so_wherever_they_come_from(pictures, mo
 
 
 def test_a_tag_with_an_equals_sign_is_replaced(pictures, model, tiny_processor):
-    options = build_parser().parse_args(["x", "--model", "y", "--replace", "=_==calm eyes", "a b=c"])
+    options = TagOptions("x", "y", replace=["=_==calm eyes", "a b=c"])
     wording = Wording(options, {"=_=", "smile"})
     assert wording.replaced("=_=") == "calm eyes" and wording.replaced("A b") == "c"
 
@@ -133,7 +133,7 @@ def test_captions_of_any_shape_keep_every_word_and_take_each_new_one_once(tmp_pa
     ones come once, and the second time nothing changes."""
     rng = random.Random(18)
     pieces = ["smile", "Long Hair", "a\\(b\\)", ":3", "hat:0.9", "初音", "x\u2028y", "", " ", "character:holo"]
-    options = build_parser().parse_args("x --model y --append --exclude smile --replace hat=cap --first style".split())
+    options = TagOptions("x", "y", append=True, exclude=["smile"], replace=["hat=cap"], first=["style"])
     wording = Wording(options, {"long_hair", "hat", ":3", "smile", "holo"})
     for number in range(2_000):
         mark, encoding = rng.choice(list(BYTE_ORDER_MARKS.items()) + [(b"", "utf-8")])

@@ -100,7 +100,8 @@ def test_a_folder_where_the_one_file_should_be(pictures, model, capsys):
 KILLER = """
 import os, random, signal, sys, time
 import modeling_mfdn
-from modeling_mfdn.publishing.tag_folder import main
+import modeling_mfdn.publishing.tag_folder
+from modeling_mfdn.commands import tag_alias as main
 
 rng = random.Random(int(sys.argv[1]))
 kills = 0

@@ -4,20 +4,26 @@ import io
 import json
 import shutil
 import threading
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 
-from modeling_mfdn import MFDNConfig, MFDNModel
+from modeling_mfdn import MFDNConfig, MFDNModel, commands
 from modeling_mfdn.image_processing_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
-from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, main, page_server, runtime_folder
+from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, page_server, runtime_folder
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
+def mfdn(command: str, argv: list[str]) -> int:
+    return commands.main([command, *argv])
+
+
+main = partial(mfdn, "page")
 CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
 TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "\\m/", "hatsune_miku_(append)", "hello,_good-bye", "école"]
 TAGS += ["blush", "hat"]
@@ -28,7 +34,7 @@ def served(tmp_path_factory):
     """(model, processor, address) of a page on this machine, built once; its answers differ between pictures."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("playwright.sync_api")
-    from modeling_mfdn.publishing.onnx_export import main as export
+    export = partial(mfdn, "export")
 
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")

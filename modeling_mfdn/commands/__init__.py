@@ -1,0 +1,56 @@
+"""The `mfdn` command, one thin file a sub-command. Nothing heavy is imported before it is needed. Stays home."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from .export import export
+from .page import page
+from .push import push
+from .tag import tag
+
+SEVERAL_VALUES = ("--exclude", "--replace", "--first")  # --exclude solo 1girl
+
+app = typer.Typer(
+    help="Names characters and tags in anime illustrations: tag pictures, export, publish.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (tag, export, page, push):
+    app.command()(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `mfdn`.
+
+    Returns its exit code: 0, 1 where some pictures could not be done, 2 after an error of the input, 130 after Ctrl-C.
+    """
+    arguments = with_repeated_options(sys.argv[1:] if argv is None else argv)
+    try:
+        app(args=arguments, prog_name="mfdn")
+    except SystemExit as exit:
+        return exit.code or 0
+    return 0
+
+
+def tag_alias(argv: Sequence[str] | None = None) -> int:
+    """`mfdn-tag PICTURES` is `mfdn tag PICTURES`."""
+    return main(["tag", *(sys.argv[1:] if argv is None else argv)])
+
+
+def with_repeated_options(arguments: Sequence[str]) -> list[str]:
+    """`--exclude a b` as `--exclude a --exclude b`, and a bare `--serve` with the port 8000."""
+    found, option = [], None
+    for i, argument in enumerate(arguments):
+        following = arguments[i + 1] if i + 1 < len(arguments) else "-"
+        if argument.startswith("--"):
+            option = argument if argument in SEVERAL_VALUES else None
+            found += [argument, "8000"] if argument == "--serve" and not following.isdigit() else [argument]
+            continue
+        if option is not None and found[-1] != option:
+            found.append(option)
+        found.append(argument)
+    return found

@@ -1,0 +1,41 @@
+"""`mfdn export`: a trained model as ONNX."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from ..training.terminal import command_line, exits
+
+Split = StrEnum("Split", ["validation", "test"])
+
+
+@exits
+@command_line
+def export(
+    model: Annotated[str, Option("--model", help="folder written by train_mfdn.py, or an id on the Hub")],
+    output: Annotated[str, Option("--output", help="folder to write")] = "mfdn_onnx",
+    overwrite: Annotated[bool, Option("--overwrite", help="replace a folder that an earlier export wrote")] = False,
+    int8: Annotated[bool, Option("--int8", help="also graphs with int8 weights")] = False,
+    dataset: Annotated[
+        str | None, Option("--dataset", help="measure every graph on this data set, and count its tags")
+    ] = None,
+    split: Annotated[Split, Option("--split", help="of the data set")] = Split.validation,
+) -> int:
+    """Export a model as model.onnx (picture alone) and model_with_tags.onnx (picture and hints).
+
+    Both are compared with PyTorch before anything is written. Example: mfdn export --model mfdn --output mfdn_onnx
+    """
+    from ..training.files import check_replaceable
+    from ..training.terminal import check_model_name
+
+    check_replaceable(Path(output), "onnx.json", overwrite)  # before torch takes its seconds
+    check_model_name(model)
+    try:
+        from ..publishing.onnx_export import export_folder
+
+        export_folder(model, output, overwrite, int8, dataset, split.value)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[onnx]'") from error
+    return 0
