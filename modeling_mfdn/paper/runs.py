@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from .run_results import (
     results_file,
     write_run_results,
 )
-from .tables import WEIGHTS, ablations, comparisons, markdown, table_4, table_5, table_6
+from .tables import ablations, comparisons, markdown, table_4, table_5, table_6
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk")
@@ -45,12 +46,14 @@ OVER_SEEDS = {"V", "both_ends", "choices"}
 
 @dataclass
 class Experiment:
-    """One row: what differs from `train_mfdn.py --recipe quick`, in which tables it stands, and what it costs."""
+    """One row of experiments.toml, whose head says what the entries mean."""
 
     name: str
+    question: str
     tables: tuple[str, ...]
     flags: str
-    minutes: float  # of one core, on the embedded set
+    minutes: float
+    expected: str
     on_dafre: bool = False
     further_recipe: str = ""  # laid over the one that is asked for
 
@@ -89,52 +92,13 @@ class Experiment:
         return found
 
 
-EXPERIMENTS = (
-    Experiment("vit", ("IV", "V"), "--train_modality image", 7),
-    Experiment("no_mlm", ("IV", "V"), "--mask_schedule none", 11),
-    Experiment("mfdn", ("V", "VI", "choices", "ablation"), "", 10),
-    Experiment("vit_dafre", ("IV",), "--train_modality image", 5, on_dafre=True),
-    Experiment("no_mlm_dafre", ("IV",), "--mask_schedule none", 7, on_dafre=True),
-    # A ViT at the compute of MFDN and of both_ends: 1.36 and 2.72 of its steps (bench_systems.py).
-    Experiment("vit_equal", ("V",), "--train_modality image --num_train_epochs 68", 10),
-    Experiment("vit_equal_both", ("both_ends",), "--train_modality image --num_train_epochs 136", 20),
-    # Table VI: the paper's two sizes of Label2Label, and the tagger that people would train today. The weight of the
-    # tags is the tagger's one new choice: the table takes the best of these on validation.
-    Experiment("label2label_25", ("VI",), "--system label2label --num_tags 25 --tag_loss_weight 0.1", 9),
-    Experiment("label2label_200", ("VI",), "--system label2label --num_tags 200 --tag_loss_weight 0.1", 26),
-    *(
-        Experiment(
-            f"multi_label_{name}{end}",
-            ("VI",),
-            f"--system multi_label --tag_loss {loss} --tag_loss_weight {weight:g}",
-            8,
-        )
-        for name, loss in (("bce", "bce"), ("asl", "asymmetric"))
-        for end, weight in WEIGHTS.items()
-        if (name, weight) != ("bce", 10)
-    ),
-    # What validation chooses for the quick recipe: where the hold begins, the weight of the tags, the order of slots.
-    Experiment("always_hidden", ("choices", "ablation"), "--mask_schedule constant --mask_peak 1", 10),
-    Experiment("hold_30", ("choices", "ablation"), "--mask_hold_from 0.3", 10),
-    Experiment("hold_50", ("choices", "ablation"), "--mask_hold_from 0.5", 10),
-    Experiment("weight_1", ("choices", "ablation"), "--tag_loss_weight 1", 10),
-    Experiment("frequency", ("choices", "ablation"), "--tag_order frequency", 10),
-    Experiment("alphabetical", ("choices", "ablation"), "--tag_order alphabetical", 10),
-    # Beyond the paper: one model for both ends, whose step costs more than two, and what else was tried.
-    Experiment("both_ends", ("both_ends", "ablation"), "", 20, further_recipe="both_ends"),
-    Experiment("per_post_75", ("ablation",), "--mask_schedule per_post --mask_peak 0.75", 10),
-    Experiment("two_passes", ("ablation",), "--mask_schedule per_post --mask_peak 0 --image_pass_weight 1", 20),
-    Experiment("constant_15", ("ablation",), "--mask_schedule constant", 10),
-    Experiment("linear", ("ablation",), "--mask_schedule linear_hold", 10),
-    Experiment("peak_90", ("ablation",), "--mask_peak 0.9", 10),
-    Experiment("decoder_3", ("ablation",), "--num_decoder_layers 3", 12),
-    # From a trunk that saw other characters, as the paper's saw ImageNet: `mini_booru --posts 10000 --seed 7`,
-    # built, then `train_mfdn.py --recipe quick --train_modality image --num_train_epochs 25 --output_dir other_vit`.
-    Experiment("trunk_vit", ("trunk",), "--train_modality image --vision_weights other_vit", 7),
-    Experiment("trunk_no_mlm", ("trunk",), "--mask_schedule none --vision_weights other_vit", 11),
-    Experiment("trunk_hold_50", ("trunk",), "--mask_hold_from 0.5 --vision_weights other_vit", 10),
-    Experiment("trunk_both_ends", ("trunk",), "--vision_weights other_vit", 20, further_recipe="both_ends"),
-)
+def read_experiments() -> tuple[Experiment, ...]:
+    """The rows of experiments.toml, in its order."""
+    text = Path(__file__).with_name("experiments.toml").read_text(encoding="utf-8")
+    return tuple(Experiment(**row | {"tables": tuple(row["tables"])}) for row in tomllib.loads(text)["experiment"])
+
+
+EXPERIMENTS = read_experiments()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -227,6 +191,8 @@ def run_row(row: Experiment, seed: int, args: argparse.Namespace) -> bool:
     evaluation = (args.dafre_evaluation if row.on_dafre else args.evaluation) or dataset
     commands = row.commands(dataset, evaluation, args.recipe, seed, folder, args.flags)
     missing = {file: command for file, command in commands.items() if not is_done(folder, file)}
+    if args.list and missing:
+        print(f"\n## {row.name}: {row.question} About {row.minutes:g} minutes of a core; expected: {row.expected}")
     for file, command in missing.items():
         print(f"\n# {row.name}, seed {seed}, {file}\n{shlex.join(command)}", flush=True)
         if args.list:

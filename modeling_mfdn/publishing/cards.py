@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from ..training.files import write_whole
 
-TEMPLATE = Path(__file__).parents[2] / "model_cards" / "model_card.md"
+TEMPLATE = Path(__file__).with_name("model_card.md")
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
 MAX_TEXT = 1_000  # characters of anything that is not ours
 REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n"
