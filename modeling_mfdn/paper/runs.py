@@ -74,15 +74,12 @@ class Experiment:
         if any(folder.glob("checkpoint-*")):
             train += ["--resume_from_checkpoint", "last"]
         found = {TRAINED: [*train, *further]}
-        flags = shlex.split(self.flags)
         for split in SPLITS:
             if split == "share" and not Path(evaluation, "share").is_dir():
                 continue
             command = [sys.executable, str(ROOT / "evaluate_mfdn.py"), "--model", str(folder), "--dataset", evaluation]
             command += ["--split", split, "--output", str(folder / results_file(split))]
             command += ["--predictions", str(folder / predictions_file(split))]
-            if "--tag_order" in flags:  # a model reads tags in the order that it has learnt
-                command += ["--tag_order", flags[flags.index("--tag_order") + 1]]
             if split == "validation":
                 command.append("--calibrate")
             elif split == "test" and seed == 0 and {"V", "both_ends"} & set(self.tables):  # costs three times as much

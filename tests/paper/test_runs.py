@@ -29,7 +29,7 @@ def test_every_command_is_one_that_its_script_takes(experiment, tmp_path):
     assert list(commands) == ["results_validation.json", "results_test.json", "results_share.json"]
     for file, command in commands.items():
         asked = evaluate_mfdn.build_parser().parse_args(command[2:])
-        assert asked.dataset == more and asked.tag_order == script.tag_order
+        assert asked.dataset == more
         assert asked.calibrate == (asked.split == "validation")
         assert evaluate_mfdn.output_path(asked.model, asked.split, asked.output or str(tmp_path / file)).name == file
 
