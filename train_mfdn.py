@@ -149,6 +149,19 @@ class ScriptArguments:
     overwrite: bool = field(default=False, metadata={"help": "train into an --output_dir that holds a model"})
 
 
+OF_STOCK_TRAINER = {  # flags of transformers that nothing here would obey
+    "lr_scheduler_type": "the learning rate follows the paper's two-stage cosine",
+    "lr_scheduler_kwargs": "the learning rate follows the paper's two-stage cosine",
+    "hub_strategy": "the whole folder is pushed once, at the end",
+    "hub_always_push": "the whole folder is pushed once, at the end",
+    "hub_revision": "the whole folder is pushed to main; mfdn push has --revision",
+    "fp16_full_eval": "validation runs in the precision of training",
+    "bf16_full_eval": "validation runs in the precision of training",
+    "batch_eval_metrics": "metrics are counted batch by batch anyway",
+    "eval_accumulation_steps": "no prediction is kept on the device",
+}
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the lines of the description and names every default."""
 
@@ -245,6 +258,10 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         if is_ignored and value != getattr(defaults, name):
             model = f"--system {script.system}, modality {script.train_modality}, mask schedule {script.mask_schedule}"
             raise ValueError(f"--{name} {value} means nothing to {model}; leave it.")
+    stock = TrainingArguments(output_dir="unused", use_cpu=True)
+    for name, instead in OF_STOCK_TRAINER.items():
+        if getattr(args, name) != getattr(stock, name):
+            raise ValueError(f"--{name} {getattr(args, name)} would be ignored here: {instead}. Leave it.")
     if args.image_pass_weight and sees_no_tags:
         raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
     if script.num_decoder_layers is not None and script.num_decoder_layers < 1:

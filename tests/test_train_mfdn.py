@@ -395,3 +395,20 @@ def test_the_one_command_draws_builds_trains_evaluates_and_shows(tmp_path):
         f"accelerate launch {ROOT / 'train_mfdn.py'} --posts 300 --max_steps 4 --output_dir other", tmp_path
     )
     assert again.returncode != 0 and "Expected danmul/ built from 300 drawn posts" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--lr_scheduler_type", "cosine"),
+        ("--hub_strategy", "checkpoint"),
+        ("--hub_always_push", "True"),
+        ("--bf16_full_eval", "True"),
+        ("--eval_accumulation_steps", "3"),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_flags_that_would_be_ignored_are_refused(flags):
+    script, args = train_mfdn.parse_arguments(["--dataset", "danmul", "--use_cpu", *flags])
+    with pytest.raises(ValueError, match=f"{flags[0]} .* would be ignored here"):
+        train_mfdn.check_flags(script, args)
