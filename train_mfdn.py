@@ -258,9 +258,9 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         if is_ignored and value != getattr(defaults, name):
             model = f"--system {script.system}, modality {script.train_modality}, mask schedule {script.mask_schedule}"
             raise ValueError(f"--{name} {value} means nothing to {model}; leave it.")
-    stock = TrainingArguments(output_dir="unused", use_cpu=True)
+    stock = {entry.name: entry.default for entry in fields(TrainingArguments)}
     for name, instead in OF_STOCK_TRAINER.items():
-        if getattr(args, name) != getattr(stock, name):
+        if getattr(args, name) != stock[name]:
             raise ValueError(f"--{name} {getattr(args, name)} would be ignored here: {instead}. Leave it.")
     if args.image_pass_weight and sees_no_tags:
         raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
