@@ -200,13 +200,10 @@ def main(argv: list[str] | None = None) -> dict:
 
     # ------------------------------------------------------------------ evaluation
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
-    asked = {
-        Predictions: args.predictions is not None,
-        Hints: args.hints,
-        Confidence: args.errors,
-        Calibrator: args.calibrate,
-    }
-    arguments = {Hints: (config,), Confidence: (processor.temperature,), Calibrator: (config,)}
+    reducers = [Predictions()] if args.predictions is not None else []
+    reducers += [Hints(config)] if args.hints else []
+    reducers += [Confidence(processor.temperature)] if args.errors else []
+    reducers += [Calibrator(config)] if args.calibrate else []
     results = {
         "model": public_name(args.model),
         "dataset": public_name(args.dataset),
@@ -222,7 +219,7 @@ def main(argv: list[str] | None = None) -> dict:
         tag_aggregation=aggregation,
         tag_threshold=threshold,
         tune_threshold=args.split == "validation",
-        reducers=[reducer(*arguments.get(reducer, ())) for reducer, is_asked in asked.items() if is_asked],
+        reducers=reducers,
         max_bad_share=args.max_bad_share,
     )
     predictions = results.pop("predictions", None)

@@ -197,8 +197,9 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
         options.log_base,
     )
     if options.like:
+        parser = build_parser()
         for name in REPLACED_BY_LIKE:
-            if getattr(options, name) != build_parser().get_default(name):
+            if getattr(options, name) != parser.get_default(name):
                 raise ValueError(
                     f"--{name} means nothing with --like: characters and tags are those of {options.like}."
                 )

@@ -17,17 +17,8 @@ from .image_processing_mfdn import MFDNImageProcessor
 if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, and the pipeline has to travel along.
     from .pipeline_mfdn import MFDNPipeline  # noqa: F401
 
-OF_IMAGE_PROCESSOR = (
-    "size",
-    "resample",
-    "do_resize",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "do_convert_rgb",
-)
+TEXT_OPTIONS = ("padding", "padding_side", "max_length", "truncation", "return_tensors")
+BY_MODALITY = ("images_kwargs", "text_kwargs", "common_kwargs")
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 TAG_AGGREGATIONS = ("noisy_or", "max", "mean", "sigmoid")
 TAG_ORDERS = ("random", "alphabetical", "frequency")
@@ -139,15 +130,18 @@ class MFDNProcessor(ProcessorMixin):
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}.")
         if isinstance(image_processor, ViTImageProcessor):
-            options = {name: getattr(image_processor, name) for name in OF_IMAGE_PROCESSOR}
-            image_processor = MFDNImageProcessor(**options, do_pad=pad_square is not False)
+            options = image_processor.to_dict() | {"do_pad": pad_square is not False}
+            del options["image_processor_type"]
+            options.pop("auto_map", None)
+            image_processor = MFDNImageProcessor(**options)
         super().__init__(image_processor, tokenizer)
         self.tag_aggregation = tag_aggregation
         self.tag_order = tag_order
         self.tag_threshold = tag_threshold
         self.tag_thresholds = None if tag_thresholds is None else list(tag_thresholds)
         self.temperature = temperature
-        self._characters = None if characters is None else list(characters)
+        # Names of the C characters in the order of their labels; None where no config was beside the processor.
+        self.characters = None if characters is None else list(characters)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
@@ -158,17 +152,8 @@ class MFDNProcessor(ProcessorMixin):
         with contextlib.suppress(OSError):  # a processor without a model has no config
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
             if names := config.get("id2label"):
-                processor._characters = [name for _, name in sorted((int(k), name) for k, name in names.items())]
+                processor.characters = [name for _, name in sorted((int(k), name) for k, name in names.items())]
         return loaded
-
-    @property
-    def characters(self) -> list[str] | None:
-        """Names of the C characters in the order of their labels; None where no config was beside the processor."""
-        return self._characters
-
-    @characters.setter
-    def characters(self, names: list[str] | None) -> None:
-        self._characters = None if names is None else list(names)
 
     @property
     def tags(self) -> list[str]:
@@ -187,7 +172,7 @@ class MFDNProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written; the characters stand in the config."""
-        return {name: value for name, value in super().to_dict().items() if name not in ("_characters", "characters")}
+        return {name: value for name, value in super().to_dict().items() if name != "characters"}
 
     def __call__(
         self,
@@ -222,31 +207,31 @@ class MFDNProcessor(ProcessorMixin):
         tags = text if tags is None else tags
         if images is None and tags is None:
             raise ValueError("MFDNProcessor needs images, tags or both, got neither.")
+        known = {*TEXT_OPTIONS, *BY_MODALITY, *self.image_processor.valid_kwargs.__annotations__}
+        if unknown := sorted(kwargs.keys() - known):
+            raise TypeError(f"MFDNProcessor does not know {unknown}; its options are those of the docstring.")
         options = self._merge_kwargs(
             MFDNProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs if self.tokenizer else {}, **kwargs
         )
         return_tensors = options["text_kwargs"].pop("return_tensors", None)
         features, num_images = {}, None
         if images is not None:
-            pictures = self.image_processor.fetch_images(images)
-            num_images = len(pictures)
-            pictures = [
-                picture for nested in pictures for picture in (nested if isinstance(nested, list) else [nested])
-            ]
-            if pictures:
-                features.update(self.image_processor(pictures, **options["images_kwargs"]))
+            features.update(self.image_processor(images, **options["images_kwargs"]))
+            num_images = len(features["pixel_values"])
         if tags is not None:
             rows = self.tags_per_image(tags, num_images)
             features.update(self._token_rows(rows, **options["text_kwargs"]))
         return BatchFeature(features, tensor_type=return_tensors)
 
     def _token_rows(
-        self, rows: list[list[str]], padding="max_length", max_length=None, truncation=None, **options
+        self, rows: list[list[str]], padding="max_length", max_length=None, truncation=True, padding_side=None
     ) -> dict[str, list[list[int]]]:
         """`input_ids` and `attention_mask`; T is the most that the model takes."""
         longest = self.tokenizer.model_max_length if max_length is None else max_length
         if not 2 <= longest:
             raise ValueError(f"max_length must leave room for [CLS] and [SEP], got {longest}.")
+        if truncation is False:
+            raise ValueError("truncation=False: of more tags than the model sees, as many are always drawn.")
         num_tags = min(self.max_tags, longest - 2)
         ids = [
             [self.tokenizer.cls_token_id, *self.tag_ids(row, num_tags=num_tags), self.tokenizer.sep_token_id]
@@ -256,6 +241,7 @@ class MFDNProcessor(ProcessorMixin):
             {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]},
             padding=padding,
             max_length=longest if padding == "max_length" else None,
+            padding_side=padding_side,
         )
         return dict(encoded)
 

@@ -1,5 +1,6 @@
 """Shared tiny fixtures. Sizes differ pairwise where they can, so that a swapped axis fails."""
 
+import io
 import os
 import tempfile
 
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
 from modeling_mfdn import MFDNConfig, MFDNModel, MFDNProcessor
@@ -86,3 +88,14 @@ def pictures() -> list[Image.Image]:
     """Four RGB pictures of different sizes."""
     rng = np.random.default_rng(1)
     return [Image.fromarray(rng.integers(0, 256, (16 + i, 25 - 3 * i, 3), dtype=np.uint8)) for i in range(4)]
+
+
+@pytest.fixture
+def rows(pictures, tags) -> Dataset:
+    """Four posts as `load_split` gives them, of the characters 1 to 4, with 1 to 4 tags."""
+    posts = []
+    for i, picture in enumerate(pictures):
+        picture.save(content := io.BytesIO(), "PNG")
+        posts.append({"post_id": 7 + i, "image": {"bytes": content.getvalue(), "path": None}, "character": i + 1})
+        posts[-1]["tags"] = tags[i : 2 * i + 1]
+    return Dataset.from_list(posts)

@@ -4,11 +4,8 @@ A store of the text states of "no tags" once outlived every step of a fused opti
 the results that training wrote, mixed two models.
 """
 
-import io
-
 import pytest
 import torch
-from datasets import Dataset
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
@@ -34,14 +31,8 @@ FUSED = {"fused SGD": torch.optim.SGD, "fused Adagrad": torch.optim.Adagrad, "fu
 
 
 @pytest.fixture
-def make_trainer(tiny_model, tags, characters, pictures, tmp_path):
+def make_trainer(tiny_model, tags, rows, tmp_path):
     """Two steps of training on four posts, with validation after each."""
-    posts = []
-    for i, picture in enumerate(pictures):
-        picture.save(content := io.BytesIO(), "PNG")
-        posts.append({"post_id": 7 + i, "image": {"bytes": content.getvalue(), "path": None}, "character": i + 1})
-        posts[-1]["tags"] = tags[i : 2 * i + 1]
-    rows = Dataset.from_list(posts)
 
     def make(optim="sgd", **further) -> MFDNTrainer:
         args = MFDNTrainingArguments(

@@ -268,6 +268,12 @@ def test_text_is_another_name_for_tags_and_call_time_options_are_obeyed(tiny_pro
     assert raw.min() >= 0 and raw.max() <= 1
 
 
+@pytest.mark.parametrize("options", [{"foo": 1}, {"stride": 3}, {"text_kwargs": {"stride": 3}}])
+def test_call_time_options_that_mean_nothing_here_are_refused(tiny_processor, options):
+    with pytest.raises(TypeError, match="foo|stride"):
+        tiny_processor(tags=["hat"], **options)
+
+
 def test_everything_comes_back_from_the_disk(tiny_config, tags, picture, tmp_path):
     from modeling_mfdn.training.tag_tokenizer import build_processor
 

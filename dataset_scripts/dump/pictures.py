@@ -1,4 +1,4 @@
-"""The one place where pictures are decoded here; and pictures made small once, so that training need not do it again.
+"""The one place where pictures are decoded here.
 
 A picture may have 50 million pixels, so nothing is made of a whole one that can be made of the small one.
 """

@@ -24,6 +24,18 @@ from dataset_scripts.rules.split_posts import SPLITS, shuffled_order
 
 JPEG_QUALITY = 95  # with 4:4:4: line art suffers more from halved colours than from one step of quality
 BYTES_AT_160 = 20_000  # of such a picture, on average: what shards are planned with
+ROWS_PER_GROUP = 100  # about 10 MB: one random row costs a reader that much, not a whole shard
+# JPEG bytes do not compress, and their minima and maxima help nobody.
+COMPRESSION = {
+    "post_id": "zstd",
+    "image.bytes": "none",
+    "image.path": "zstd",
+    "character": "zstd",
+    "tags.list.element": "zstd",
+    "rating": "zstd",
+}
+DICTIONARY_COLUMNS = ["character", "tags.list.element", "rating"]
+STATISTICS_COLUMNS = ["post_id", "character", "rating"]
 
 
 def train_ready(content: bytes, short_side: int, name: str = "picture") -> bytes:
@@ -42,20 +54,6 @@ def train_ready(content: bytes, short_side: int, name: str = "picture") -> bytes
 def expected_bytes(short_side: int) -> int:
     """What such a picture has, about."""
     return max(1, BYTES_AT_160 * short_side**2 // 160**2)
-
-
-ROWS_PER_GROUP = 100  # about 10 MB: one random row costs a reader that much, not a whole shard
-# JPEG bytes do not compress, and their minima and maxima help nobody.
-COMPRESSION = {
-    "post_id": "zstd",
-    "image.bytes": "none",
-    "image.path": "zstd",
-    "character": "zstd",
-    "tags.list.element": "zstd",
-    "rating": "zstd",
-}
-DICTIONARY_COLUMNS = ["character", "tags.list.element", "rating"]
-STATISTICS_COLUMNS = ["post_id", "character", "rating"]
 
 
 @dataclass

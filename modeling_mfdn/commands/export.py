@@ -1,7 +1,6 @@
 """`mfdn export`: a trained model as ONNX."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -27,11 +26,6 @@ def export(
 
     Both are compared with PyTorch before anything is written. Example: mfdn export --model mfdn --output mfdn_onnx
     """
-    from ..training.files import check_replaceable
-    from ..training.terminal import check_model_name
-
-    check_replaceable(Path(output), "onnx.json", overwrite)  # before torch takes its seconds
-    check_model_name(model)
     try:
         from ..publishing.onnx_export import export_folder
 

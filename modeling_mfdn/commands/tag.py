@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ..training.terminal import command_line, exits
+from ..training.terminal import check_model_name, command_line, exits
 
 Format = StrEnum("Format", ["txt", "hydrus", "jsonl", "csv"])
 NONE: list[str] = []  # typer makes a new list of it
@@ -64,8 +64,6 @@ def tag(
     Example: mfdn tag PICTURES --model mfdn --exclude solo 1girl --replace grey_hair=gray_hair --first my_style
     """
     options = locals() | {"format": format.value}
-    from ..training.terminal import check_model_name
-
     check_model_name(model)
     from ..publishing.tag_folder import TagOptions, tag_folder
 

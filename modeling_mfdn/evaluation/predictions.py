@@ -139,12 +139,12 @@ def predict_batch(
             "given": multi_hot(labels, config.num_tags),
         }
     if hints:
-        found["hints"] = {}
+        logits = {0: found["image"]["logits"], config.max_tags: with_tags}
         for number in hints:
-            some = show_some(input_ids, batch["post_id"], config, number)
-            ends = {0: found["image"]["logits"], config.max_tags: with_tags}
-            logits = ends[number] if number in ends else forward(some, return_tag_logits=False, **seen).logits
-            found["hints"][str(number)] = logits.argmax(dim=1)
+            if number not in logits:
+                some = show_some(input_ids, batch["post_id"], config, number)
+                logits[number] = forward(some, return_tag_logits=False, **seen).logits
+        found["hints"] = {str(number): logits[number].argmax(dim=1) for number in hints}
     return found
 
 

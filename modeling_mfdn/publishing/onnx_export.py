@@ -26,6 +26,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .. import MFDNProcessor
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, whole_folder
+from ..training.terminal import check_model_name
 
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
@@ -169,7 +170,7 @@ def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset:
 
 def export(model_folder: str, output: Path, int8: bool, dataset: str | None, split: str) -> dict:
     """All files into an empty folder. Returns what onnx.json says."""
-    model = AutoModelForImageClassification.from_pretrained(model_folder).eval()
+    model = AutoModelForImageClassification.from_pretrained(check_model_name(model_folder)).eval()
     processor = MFDNProcessor.from_pretrained(model_folder)
     config, image_processor = model.config, processor.image_processor
     if image_processor.resample not in FILTERS:

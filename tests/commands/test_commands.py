@@ -1,15 +1,19 @@
 """The `mfdn` command: fast to ask, one ending for every error."""
 
+import inspect
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import unittest.mock
+from enum import StrEnum
 
 import pytest
 
 from modeling_mfdn import commands
 from modeling_mfdn.commands import main, with_repeated_options
+from modeling_mfdn.publishing.tag_folder import TagOptions
 
 COMMANDS = ["tag", "export", "page", "push"]
 
@@ -64,9 +68,8 @@ def test_what_is_asked_wrongly_is_a_sentence_and_2(argv, said, capsys, tmp_path,
 
 
 def test_ctrl_c_is_a_word_and_130(monkeypatch, capsys):
-    monkeypatch.setattr(
-        "modeling_mfdn.training.terminal.check_model_name", lambda name: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    interrupted = unittest.mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(sys.modules["modeling_mfdn.commands.tag"], "check_model_name", interrupted)
     assert main(["tag", "x", "--model", "y"]) == 130
     assert capsys.readouterr().err == "\nInterrupted.\n"
 
@@ -83,3 +86,12 @@ def test_options_of_several_values_are_written_behind_one_another():
 def test_every_sub_command_is_a_file_of_its_name():
     names = {command.callback.__name__ for command in commands.app.registered_commands}
     assert names == set(COMMANDS)
+
+
+def test_what_can_be_asked_for_is_what_can_be_tagged_with_and_defaults_agree():
+    asked = {
+        name: parameter.default.value if isinstance(parameter.default, StrEnum) else parameter.default
+        for name, parameter in inspect.signature(commands.tag).parameters.items()
+    }
+    given = inspect.Parameter.empty
+    assert asked == vars(TagOptions("a folder", "a model")) | {"folder": given, "model": given}

@@ -1,26 +1,13 @@
 """The documented parts of transformers' Trainer, on ours."""
 
-import io
-
 import numpy as np
 import pytest
-from datasets import Dataset
 from transformers import TrainerCallback
 
 from modeling_mfdn.data.collator import MFDNCollator
 from modeling_mfdn.evaluation.predictions import evaluate_model
 from modeling_mfdn.training.schedules import MaskScheduler
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
-
-
-@pytest.fixture
-def rows(pictures, tags):
-    posts = []
-    for i, picture in enumerate(pictures):
-        picture.save(content := io.BytesIO(), "PNG")
-        posts.append({"post_id": 7 + i, "image": {"bytes": content.getvalue(), "path": None}, "character": i + 1})
-        posts[-1]["tags"] = tags[i : 2 * i + 1]
-    return Dataset.from_list(posts)
 
 
 @pytest.fixture
