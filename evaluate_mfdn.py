@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> dict:
     reducers = [Predictions()] if args.predictions is not None else []
     reducers += [Hints(config)] if args.hints else []
     reducers += [Confidence(processor.temperature)] if args.errors else []
-    reducers += [Calibrator(config)] if args.calibrate else []
+    reducers += [Calibrator()] if args.calibrate else []
     results = {
         "model": public_name(args.model),
         "dataset": public_name(args.dataset),

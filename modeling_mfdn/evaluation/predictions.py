@@ -217,7 +217,8 @@ class Scores:
             shares = self.tags.add_batch(
                 predictions=said["scores"], references=said["targets"], given=said.get("given")
             )
-            said["found"] = shares  # of each picture, for whoever writes them down
+            # For the reducers behind: of each picture what was found, and the counts of all so far.
+            said |= {"found": shares, "histogram": self.tags.histogram}
 
     def compute(self) -> dict:
         results = self.accuracy.compute() | {"character_loss": float(torch.cat(self.losses).mean())}
@@ -307,10 +308,10 @@ class Calibrator:
 
     name = "calibration"
 
-    def __init__(self, config: MFDNConfig):
+    def __init__(self):
         self.losses = torch.zeros(len(TEMPERATURES))
         self.bins = torch.zeros(len(TEMPERATURES), CONFIDENCE_BINS, 3)
-        self.histogram = ScoreHistogram(config.num_tags) if config.predicts_tags else None
+        self.histogram: ScoreHistogram | None = None  # of Scores, which counts the same tags
 
     def add(self, found: dict) -> None:
         said = found["image"]
@@ -320,8 +321,7 @@ class Calibrator:
             log_probabilities = (logits / temperature).log_softmax(dim=1)
             self.losses[i] += nn.functional.nll_loss(log_probabilities, labels, reduction="sum")
             self.bins[i] += confidence_bins(log_probabilities.amax(dim=1).exp(), hits)
-        if self.histogram is not None:
-            self.histogram.add(said["scores"], said["targets"], torch.ones_like(said["targets"]))
+        self.histogram = said.get("histogram")
 
     def compute(self) -> dict:
         """`temperature`, which divides the logits; `error_before`, `error_after`, the expected calibration error in

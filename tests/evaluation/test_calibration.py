@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_evaluate_mfdn import dataset, run, save_model  # noqa: F401  (fixture)
 
-from modeling_mfdn import MFDNConfig, MFDNProcessor
+from modeling_mfdn import MFDNProcessor
 from modeling_mfdn.evaluation.metrics import NUM_BINS, ScoreHistogram, calibration_error
 from modeling_mfdn.evaluation.predictions import TEMPERATURES, Calibrator
 
@@ -15,7 +15,7 @@ def test_overconfident_logits_are_cooled_to_the_temperature_they_were_heated_wit
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4000, 6, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]  # the logits mean what they say
-    calibrator = Calibrator(MFDNConfig(modality="image"))
+    calibrator = Calibrator()
     for start in range(0, 4000, 700):
         rows = slice(start, start + 700)
         calibrator.add({"image": {"logits": 2.5 * logits[rows]}, "labels": labels[rows]})

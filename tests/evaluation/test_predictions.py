@@ -284,7 +284,7 @@ def test_every_forward_runs_once_whatever_is_counted(tiny_model, tiny_config):
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0, 0]] * 2),
         "tag_targets": torch.zeros(2, tiny_config.num_tags, dtype=torch.bool),
     }
-    reducers = [Predictions(), Hints(tiny_config, (0, 1, 2)), Confidence(2.0), Calibrator(tiny_config)]
+    reducers = [Predictions(), Hints(tiny_config, (0, 1, 2)), Confidence(2.0), Calibrator()]
     results = evaluate_model(tiny_model, [batch], Accelerator(cpu=True), reducers=reducers, progress=False)
     assert calls.count("vision") == 1
     assert calls.count("fusion") == 5  # image, all tags, half of them, 1 and 2 hints; 0 and all are the first two
