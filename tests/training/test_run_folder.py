@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import test_train_mfdn
 import torch
 from datasets import Dataset, Image
 from safetensors.torch import load_file
@@ -186,7 +187,7 @@ print(kills, in_save)
 @pytest.mark.slow
 def test_killed_within_its_saves_it_goes_on_to_the_very_weights(danmul, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, __file__, str(danmul), str(tmp_path / "killed")],
+        [sys.executable, "-c", KILLER, test_train_mfdn.__file__, str(danmul), str(tmp_path / "killed")],
         cwd=ROOT,
         capture_output=True,
         text=True,
