@@ -162,17 +162,42 @@ OF_STOCK_TRAINER = {  # flags of transformers that nothing here would obey
 }
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+class AllHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the lines of the description and names every default."""
 
 
+class Help(AllHelp):
+    """Leaves out what transformers.TrainingArguments has beyond the flags whose default or meaning is ours."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        ours = {entry.name for entry in fields(ScriptArguments)} | set(MFDNTrainingArguments.__annotations__)
+        if action.dest in ours | {"help", argparse.SUPPRESS}:
+            super().add_argument(action)
+
+
+class ShowAllHelp(argparse.Action):
+    """--help_all."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.formatter_class = AllHelp
+        parser.print_help()
+        parser.exit()
+
+
 def build_parser() -> HfArgumentParser:
-    return HfArgumentParser(
+    parser = HfArgumentParser(
         (ScriptArguments, MFDNTrainingArguments),
         description=ScriptArguments.__doc__,
         usage="accelerate launch train_mfdn.py [--dataset DIR] [--output_dir DIR] [--FLAG VALUE ...]",
-        formatter_class=HelpFormatter,
+        epilog="Every other flag of transformers.TrainingArguments works too, such as --bf16, --use_cpu, --seed, "
+        "--max_steps, --gradient_accumulation_steps, --resume_from_checkpoint and --push_to_hub: see --help_all.",
+        formatter_class=Help,
     )
+    show_all = "show this message with every flag of transformers.TrainingArguments and exit"
+    parser.add_argument(
+        "--help_all", action=ShowAllHelp, nargs=0, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help=show_all
+    )
+    return parser
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, MFDNTrainingArguments]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader
 from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.dump.check_images import image_problem
 from dataset_scripts.dump.list_images import SUFFIXES, ImageFile
 from dataset_scripts.dump.pictures import upright_rgb
+from dataset_scripts.folder.files import check_replaceable, replace_folder
 from dataset_scripts.folder.lists import read_record, shard_batches
 from dataset_scripts.folder.statistics import table_1_markdown
 from dataset_scripts.folder.terminal import command_line
@@ -26,38 +27,11 @@ MARKER = ".pages"  # of a folder that this command wrote, and may replace
 HELP = "Write static pages to look at a built data set: its pictures with characters and tags, and what was dropped."
 EXAMPLE = """example:
   python -m dataset_scripts.browse --dataset danmul --source DUMP    # then open danmul_pages/index.html"""
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem; }
-nav a { margin-right: 1rem; } h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.posts { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .8rem; padding: 0; }
-.posts li { list-style: none; border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; overflow: hidden; }
-.posts img, .none { width: 100%; height: 10rem; object-fit: contain; background: var(--soft); border-radius: .3rem; }
-.none { display: grid; place-items: center; text-align: center; }
-.posts b { overflow-wrap: anywhere; } .tags { font-size: .8rem; overflow-wrap: anywhere; opacity: .85; }
-.id { font-size: .75rem; opacity: .7; } figure { margin: 0; } 
-.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); }
-.figures img { width: 100%; background: #fff; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-td, th { border-bottom: 1px solid var(--line); padding: .2rem .6rem; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-input { font: inherit; padding: .4rem .6rem; width: min(24rem, 100%); box-sizing: border-box; }
-.columns { columns: 18rem; padding: 0; }
-.columns li { list-style: none; break-inside: avoid; overflow-wrap: anywhere; }
-"""
-SCRIPT = """
-const field = document.querySelector("input"), count = document.querySelector("output");
-field?.addEventListener("input", () => {
-  const words = field.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  let shown = 0;
-  for (const item of document.querySelectorAll("[data-text]")) {
-    const text = item.dataset.text.toLowerCase();
-    item.hidden = !words.every(word => text.includes(word));
-    shown += !item.hidden;
-  }
-  count.textContent = words.length ? `${shown} shown` : "";
-});
-"""
+STATIC = ("browse.css", "browse.js")
+# Nothing that a dump says is markup: every value is escaped.
+PAGES = Environment(
+    loader=PackageLoader("dataset_scripts", "folder"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,13 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     if min(options.max_posts, options.posts_per_page) < 1:
         raise ValueError("--max_posts and --posts_per_page expect numbers of at least 1.")
     record = read_record(folder)
-    if output.exists() and any(output.iterdir()) and not (options.overwrite and (output / MARKER).exists()):
-        raise FileExistsError(
-            f"--output expects a new folder, but {output} exists: --overwrite replaces pages of this command."
-        )
+    check_replaceable(output, MARKER, options.overwrite)
     if not any((folder / "data").glob("*.parquet")):
         raise FileNotFoundError(f"--dataset expects a built folder with data/*.parquet, {folder} has none.")
-    num_broken = write_pages(folder, record, output, options)
+    with replace_folder(output, MARKER, options.overwrite) as unfinished:
+        num_broken = write_pages(folder, record, unfinished, options)
     if num_broken:
         print(f"{num_broken:,} pictures cannot be decoded; the pages say which.")
     print(f"Open {output}/index.html")
@@ -97,28 +69,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_pages(folder: Path, record: dict, output: Path, options: argparse.Namespace) -> int:
-    """All pages, in a sibling folder that is moved into place at the end. Returns the number of broken pictures."""
-    partial = output.with_name(f"{output.name}.pages_partial")
-    if (partial / MARKER).exists():  # of a killed run
-        shutil.rmtree(partial)
-    (partial / "thumbnails").mkdir(parents=True)
-    (partial / MARKER).touch()
-    (partial / "style.css").write_text(STYLE, encoding="utf-8")
-    (partial / "filter.js").write_text(SCRIPT, encoding="utf-8")
+    """Write all pages of a built folder to `output`. Returns the number of pictures that do not decode."""
+    (output / "thumbnails").mkdir()
+    (output / MARKER).touch()
+    for name in STATIC:
+        shutil.copyfile(Path(__file__).with_name("folder") / name, output / name)
     num_broken = 0
     for split in SPLITS:
-        total, items = min(options.max_posts, record["counts"]["splits"][split]), []
-        posts = shown_posts(folder, split, options.max_posts)
-        for post in tqdm(posts, f"pictures of {split}", total, unit=" pictures", disable=None):
-            thumbnail = write_thumbnail(partial, post["post_id"], post["image"]["bytes"])
+        total, posts = record["counts"]["splits"][split], []
+        shown = shown_posts(folder, split, options.max_posts)
+        bar = tqdm(shown, f"pictures of {split}", min(options.max_posts, total), unit=" pictures", disable=None)
+        for post in bar:
+            thumbnail = write_thumbnail(output, post["post_id"], post.pop("image")["bytes"])
             num_broken += thumbnail is None
-            items.append(post_item(post, thumbnail))
-        write_split(partial, split, items, record["counts"]["splits"][split], options.posts_per_page)
-    write_dropped(partial, record, UPath(options.source) if options.source else None)
-    write_index(partial, folder, record)
-    if output.exists():
-        shutil.rmtree(output)
-    partial.rename(output)
+            posts.append(post | {"name": post["character"], "thumbnail": thumbnail, "why_none": "cannot be decoded"})
+        write_split(output, split, posts, total, options.posts_per_page)
+    write_dropped(output, record, UPath(options.source) if options.source else None)
+    write_index(output, folder, record)
     return num_broken
 
 
@@ -145,56 +112,30 @@ def write_thumbnail(folder: Path, post_id: int, content: bytes) -> str | None:
     return name
 
 
-def post_item(post: dict, thumbnail: str | None, why_none: str = "cannot be decoded") -> str:
-    """One post as a list item; whatever stands in a name or a tag is text."""
-    character = html.escape(post["character"] or "no or several characters")
-    tags = html.escape(" ".join(post["tags"])) or ("no tags" if post["character"] else "")
-    picture = f'<div class="none">{html.escape(why_none)}</div>'
-    if thumbnail:
-        picture = f'<img loading="lazy" src="{thumbnail}" alt="{character}">'
-    return (
-        f'<li data-text="{character} {tags} {post["post_id"]}">{picture}<b>{character}</b>'
-        f'<div class="tags">{tags}</div><div class="id">{post["post_id"]} · rating '
-        f"{html.escape(post['rating'] or 'none')}</div></li>"
-    )
-
-
-def write_split(folder: Path, split: str, items: list[str], total: int, per_page: int) -> None:
+def write_split(output: Path, split: str, posts: list[dict], total: int, per_page: int) -> None:
     """The pages of a split: SPLIT.html, SPLIT_2.html, …"""
-    pages = [items[start : start + per_page] for start in range(0, len(items), per_page)] or [[]]
-    links = " ".join(f'<a href="{page_name(split, number)}">{number + 1}</a>' for number in range(len(pages)))
-    for number, page in enumerate(pages):
-        intro = f"<p>{len(items):,} of {total:,} posts, a random sample. Page {number + 1}: {links}</p>"
-        body = f'{intro}{search("character, tag or id on this page")}<ul class="posts">{"".join(page)}</ul>'
-        write_page(folder / page_name(split, number), f"{split} posts", body)
+    starts = range(0, max(1, len(posts)), per_page)
+    pages = [f"{split}.html", *(f"{split}_{number}.html" for number in range(2, len(starts) + 1))]
+    common = {"page": "split", "title": f"{split} posts", "pages": pages, "shown": len(posts), "total": total}
+    for number, (name, start) in enumerate(zip(pages, starts, strict=True), 1):
+        write_page(output / name, posts=posts[start : start + per_page], number=number, **common)
 
 
-def page_name(split: str, number: int) -> str:
-    return f"{split}.html" if number == 0 else f"{split}_{number + 1}.html"
-
-
-def search(what: str) -> str:
-    field = f'<input type="search" placeholder="{what}" aria-label="Show only what has this {what}">'
-    return f"<p>{field} <output></output></p>"
-
-
-def write_dropped(folder: Path, record: dict, source: UPath | None) -> None:
+def write_dropped(output: Path, record: dict, source: UPath | None) -> None:
     """What each rule dropped, with examples, and the pictures of dropped posts where the dump is at hand."""
-    parts = [search("character, tag or id")]
+    rules = []
     for rule in record["rules"]:
-        parts.append(
-            f"<h2>{html.escape(rule['rule'])}</h2><p>{rule['posts_dropped']:,} posts, {rule['characters_dropped']:,} "
-            f"characters, {rule['tags_dropped']:,} tags dropped; {rule['posts_after']:,} posts left.</p>"
-        )
-        posts = [example for example in rule.get("examples", ()) if "post_id" in example]
-        tags = [example for example in rule.get("examples", ()) if "tag" in example]
-        items = [post_item(post, *dropped_thumbnail(folder, post["post_id"], source)) for post in posts]
-        parts.append(f'<ul class="posts">{"".join(items)}</ul>' if items else "")
-        parts.append(name_list([(tag["tag"], tag["posts"]) for tag in tags]) if tags else "")
-    for reason, entry in record["images"].items():
-        ids = ", ".join(map(str, entry["post_ids"][:100]))
-        parts.append(f"<h2>images {html.escape(reason)}</h2><p>{entry['count']:,}: {ids}</p>")
-    write_page(folder / "dropped.html", "What the rules dropped", "".join(parts))
+        posts, tags = [], []
+        for example in rule.get("examples", ()):
+            if "post_id" in example:
+                thumbnail, why_none = dropped_thumbnail(output, example["post_id"], source)
+                name = example["character"] or "no or several characters"
+                posts.append(example | {"name": name, "thumbnail": thumbnail, "why_none": why_none})
+            else:
+                tags.append((example["tag"], example["posts"]))
+        rules.append(rule | {"posts": posts, "tags": tags})
+    page = {"page": "dropped", "title": "What the rules dropped"}
+    write_page(output / "dropped.html", rules=rules, images=record["images"], **page)
 
 
 def dropped_thumbnail(folder: Path, post_id: int, source: UPath | None) -> tuple[str | None, str]:
@@ -209,52 +150,33 @@ def dropped_thumbnail(folder: Path, post_id: int, source: UPath | None) -> tuple
     return None, "not in 512px/NNNN/ of the dump"
 
 
-def name_list(rows: list[tuple[str, int]]) -> str:
-    """Names with numbers in columns."""
-    items = (
-        f'<li data-text="{html.escape(name)}">{html.escape(name)} <small>{number:,}</small></li>'
-        for name, number in rows
-    )
-    return f'<ul class="columns">{"".join(items)}</ul>'
-
-
-def write_index(folder: Path, data: Path, record: dict) -> None:
+def write_index(output: Path, folder: Path, record: dict) -> None:
     """Numbers, figures, characters and tags."""
-    figures = []
-    for path in sorted((data / "figures").glob("*.png")):
-        shutil.copyfile(path, folder / path.name)
-        figures.append(f'<img src="{path.name}" alt="{path.stem.replace("_", " ")}">')
-    statistics = json.loads((data / "statistics.json").read_text(encoding="utf-8"))
-    characters = json.loads((data / "characters.json").read_text(encoding="utf-8"))
-    tags = json.loads((data / "tags.json").read_text(encoding="utf-8"))
-    rows = sorted(((row["character"], row["posts"]) for row in characters), key=lambda row: (-row[1], row[0]))
-    names = name_list(rows)
-    shown = name_list([(row["tag"], row["posts"]) for row in tags[:LISTED_TAGS]])
-    counts = record["counts"]
-    body = f"""<p>{counts["posts"]:,} posts, {counts["characters"]:,} characters, {counts["tags"]:,} tags.</p>
-{html_table(table_1_markdown(statistics))}<div class="figures">{"".join(figures)}</div>{search("character or tag")}
-<h2>Characters</h2>{names}<h2>Tags{f", the first {LISTED_TAGS:,}" if len(tags) > LISTED_TAGS else ""}</h2>{shown}"""
-    write_page(folder / "index.html", data.name, body)
-
-
-def html_table(markdown: str) -> str:
-    """A Markdown table as HTML."""
-    rows = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
-    head = "".join(f"<th>{cell}</th>" for cell in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[2:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def write_page(path: Path, title: str, body: str) -> None:
-    """A page with the navigation of all."""
-    names = [("index", "overview"), *((split, split) for split in SPLITS), ("dropped", "dropped")]
-    links = "".join(f'<a href="{name}.html">{text}</a>' for name, text in names)
-    path.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="style.css">'
-        f'<nav>{links}</nav><h1>{html.escape(title)}</h1>{body}<script src="filter.js"></script></html>',
-        encoding="utf-8",
+    figures = sorted((folder / "figures").glob("*.png"))
+    for path in figures:
+        shutil.copyfile(path, output / path.name)
+    statistics, characters, tags = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("statistics.json", "characters.json", "tags.json")
     )
+    lines = table_1_markdown(statistics).splitlines()
+    names = sorted(((row["character"], row["posts"]) for row in characters), key=lambda row: (-row[1], row[0]))
+    write_page(
+        output / "index.html",
+        page="index",
+        title=folder.name,
+        counts=record["counts"],
+        table=[[cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]],
+        figures=[path.name for path in figures],
+        characters=names,
+        tags=[(row["tag"], row["posts"]) for row in tags[:LISTED_TAGS]],
+        num_tags=len(tags),
+    )
+
+
+def write_page(path: Path, **content) -> None:
+    """Fill folder/browse.html, which knows three kinds of pages."""
+    path.write_text(PAGES.get_template("browse.html").render(splits=SPLITS, **content), encoding="utf-8")
 
 
 if __name__ == "__main__":

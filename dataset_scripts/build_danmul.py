@@ -21,11 +21,11 @@ from dataset_scripts.dump.parse import Parsed, merge, parse, write_rejects
 from dataset_scripts.dump.read_relations import read_relations
 from dataset_scripts.dump.records import BadLine, printable
 from dataset_scripts.folder.executors import EXECUTORS, open_executor, run
+from dataset_scripts.folder.files import is_local, move_into_place, refuse_existing, sibling, work_folder
 from dataset_scripts.folder.lists import read_record, record_build, recorded_options, split_ids, write_lists
 from dataset_scripts.folder.shards import expected_bytes, plan_shards, write_shard
 from dataset_scripts.folder.statistics import table_1, table_1_markdown
 from dataset_scripts.folder.terminal import command_line
-from dataset_scripts.folder.work_folder import is_local, move_into_place, refuse_existing, sibling, work_folder
 from dataset_scripts.rules.posts_table import PostsTable, in_canonical_order
 from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES, missing_images, threshold_for
 from dataset_scripts.rules.selection import (

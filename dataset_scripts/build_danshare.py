@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,14 @@ from tqdm import tqdm
 from upath import UPath
 
 from dataset_scripts.folder.card import dataset_card
-from dataset_scripts.folder.lists import json_text, read_record, replace_text, split_ids
+from dataset_scripts.folder.files import check_replaceable, replace_folder, write_whole
+from dataset_scripts.folder.lists import json_text, read_record, split_ids
 from dataset_scripts.folder.shards import parquet_writer, size_and_digest
 from dataset_scripts.folder.statistics import all_statistics, table_3_markdown
 from dataset_scripts.folder.terminal import command_line
 from dataset_scripts.rules.split_posts import SPLITS
 
+MARKER = "test-00000-of-*.parquet"  # of a share/ that this command wrote, and may replace
 HELP = """Write DANMUL/share/: posts of DANMUL's test split that are in DAFRE's test split too, by post id. Never by
 class name: `_(kantai_collection)` became `_(kancolle)`. Then load_dataset("danmul", "share") reads them."""
 EXAMPLE = """example:
@@ -61,10 +62,7 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     Raises FileNotFoundError, FileExistsError or ValueError with a sentence for the user.
     """
     record, _ = read_record(folder), read_record(other)
-    if (folder / "share").exists() and "share" not in record:
-        raise FileExistsError(f"{folder}/share was not written by this command: move it away.")
-    if (folder / "share").exists() and not overwrite:
-        raise FileExistsError(f"{folder}/share is there already: --overwrite replaces it.")
+    check_replaceable(folder / "share", MARKER, overwrite)
     ours, theirs = ({split: split_ids(path, split) for split in SPLITS} for path in (folder, other))
     shared = np.intersect1d(ours["test"], theirs["test"])
     if not len(shared):
@@ -72,10 +70,8 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
             f"Expected posts in both test splits, but those of {folder} ({len(ours['test']):,}) and of {other} "
             f"({len(theirs['test']):,}) have no id in common: are both of the same board?"
         )
-    partial = folder / "share.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    shards, num_classes = write_share(folder, partial, shared)
+    with replace_folder(folder / "share", MARKER, overwrite) as unfinished:
+        shards, num_classes = write_share(folder, unfinished, shared)
     entry = {
         "images": len(shared),
         "classes": num_classes,
@@ -86,13 +82,11 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
         "of_the_others_test_in_train_or_validation": count_elsewhere(theirs["test"], ours),
         "shards": shards,
     }
-    shutil.rmtree(folder / "share", ignore_errors=True)
-    partial.rename(folder / "share")
     record["share"] = entry
     statistics = all_statistics(json.loads((folder / "statistics.json").read_text(encoding="utf-8")), record)
-    replace_text(folder / "build.json", json_text(record))
-    replace_text(folder / "statistics.json", json_text(statistics))
-    replace_text(folder / "README.md", dataset_card(record, statistics, has_share=True))
+    write_whole(folder / "build.json", json_text(record))
+    write_whole(folder / "statistics.json", json_text(statistics))
+    write_whole(folder / "README.md", dataset_card(record, statistics, has_share=True))
     return entry
 
 
@@ -101,14 +95,14 @@ def count_elsewhere(ids: np.ndarray, splits: dict[str, np.ndarray]) -> int:
     return sum(len(np.intersect1d(ids, splits[split])) for split in ("train", "validation"))
 
 
-def write_share(folder: Path, partial: Path, shared: np.ndarray) -> tuple[list[dict], int]:
+def write_share(folder: Path, output: Path, shared: np.ndarray) -> tuple[list[dict], int]:
     """One shard for each test shard that has shared posts, a row group at a time. Returns the shards and classes."""
     sources = sorted((folder / "data").glob("test-*.parquet"))
     wanted = pa.array(shared)
     sources = [path for path in sources if np.isin(pq.read_table(path, columns=["post_id"])["post_id"], shared).any()]
     shards, classes = [], set()
     for number, path in enumerate(tqdm(sources, "writing share", unit=" shards", disable=None)):
-        target = UPath(partial / f"test-{number:05d}-of-{len(sources):05d}.parquet")
+        target = UPath(output / f"test-{number:05d}-of-{len(sources):05d}.parquet")
         source, rows = pq.ParquetFile(path), 0
         with target.open("wb") as file, parquet_writer(file, source.schema_arrow) as writer:
             for group in range(source.num_row_groups):

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 from upath import UPath
 
-from dataset_scripts.folder.lists import json_text, read_record, replace_text, shard_batches
+from dataset_scripts.folder.files import write_whole
+from dataset_scripts.folder.lists import json_text, read_record, shard_batches
 from dataset_scripts.folder.statistics import (
     all_statistics,
     draw_figures,
@@ -67,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     if "share" in record:
         text += f"\nTable III\n\n{table_3_markdown(record)}\n"
     print(text)
-    replace_text(folder / "statistics.json", json_text(all_statistics(table, record)))
-    replace_text(folder / "tables.md", text)
+    write_whole(folder / "statistics.json", json_text(all_statistics(table, record)))
+    write_whole(folder / "tables.md", text)
     draw_figures(UPath(folder / "figures"), splits, characters, tag_counts)
     print(f"Wrote statistics.json, tables.md and figures/ (Fig. 2) into {folder}")
     return 0

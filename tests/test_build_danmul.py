@@ -275,7 +275,7 @@ def test_existing_output_is_replaced_only_on_request_and_only_if_ours(tmp_path, 
     output = tmp_path / "danmul"
     output.mkdir()
     (output / "thesis.tex").touch()
-    assert "no data set of this command" in fails(capsys, "--source", dump, "--output", output, "--overwrite")
+    assert "was not written by this command" in fails(capsys, "--source", dump, "--output", output, "--overwrite")
     (output / "thesis.tex").unlink()
     assert build(dump, output) == 0  # an empty folder is as good as none
     before = (output / "build.json").read_bytes()

@@ -70,7 +70,7 @@ def test_load_dataset_danmul_share(both, tmp_path):
 def test_share_is_replaced_only_on_request(both, capsys):
     assert share(both) == 0
     assert share(both) == 2
-    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     before = (both / "danmul" / "README.md").read_bytes()
     assert share(both, "--overwrite") == 0
     assert (both / "danmul" / "README.md").read_bytes() == before

@@ -115,7 +115,7 @@ def test_a_low_precision_model_takes_pictures(tiny_model, tiny_processor, pictur
     assert len(tagger(picture, tags=["hat"])["characters"]) == 5
 
 
-def test_a_saved_pipeline_is_a_whole_folder(tagger, picture, tmp_path):
+def test_a_saved_pipeline_is_a_replace_folder(tagger, picture, tmp_path):
     tagger.save_pretrained(tmp_path)
     entry = json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]["character-tagging"]
     assert entry["impl"] == "pipeline_mfdn.MFDNPipeline"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -348,12 +349,18 @@ def test_unknown_flags_are_errors(capsys):
     assert "--no_such_flag" in message and len(message.splitlines()) < 5
 
 
-def test_help_shows_our_flags_and_examples_first(capsys):
-    with pytest.raises(SystemExit):
-        train_mfdn.main(["--help"])
-    first_screen = capsys.readouterr().out[:3000]
+def test_help_shows_our_flags_and_examples_first_and_those_of_transformers_when_asked(capsys):
+    shown = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit, match="0"):
+            train_mfdn.main([flag])
+        shown[flag] = capsys.readouterr().out
     for wanted in ("accelerate launch train_mfdn.py --dataset danmul", "--train_modality image", "--dataset"):
-        assert wanted in first_screen
+        assert wanted in shown["--help"][:3000]
+    assert "\n  --max_bad_share" in shown["--help"] and "\n  --help_all" in shown["--help"]
+    flags = {name: set(re.findall(r"^  --(\w+)", text, re.M)) for name, text in shown.items()}
+    assert train_mfdn.own_flags() < flags["--help"] < flags["--help_all"]
+    assert {"torch_compile", "fsdp"} <= flags["--help_all"] - flags["--help"]
 
 
 def run_outside(command: str, cwd: Path, **environment) -> subprocess.CompletedProcess:

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -19,6 +18,7 @@ from upath import UPath
 
 from dataset_scripts.dump.list_images import ImageFile, ImageListing, open_image
 from dataset_scripts.dump.pictures import upright_rgb
+from dataset_scripts.folder.files import whole_file, write_whole
 from dataset_scripts.rules.posts_table import PostsTable
 from dataset_scripts.rules.split_posts import SPLITS, shuffled_order
 
@@ -158,20 +158,12 @@ def write_shard(task: ShardTask) -> dict:
     note = plan_path(path)
     if finished := finished_shard(path, note, plan):
         return finished
-    # Two jobs by mistake at the same shard must not write into one file.
-    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            digested = DigestedFile(file)
-            write_rows(task, digested)
-        shard = {"file": path.name, "rows": len(task.post_ids)} | digested.size_and_digest()
-        temporary.replace(path) if path.protocol in ("", "file") else temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        digested = DigestedFile(file)
+        write_rows(task, digested)
+    shard = {"file": path.name, "rows": len(task.post_ids)} | digested.size_and_digest()
     note.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = note.with_name(f"{note.name}.{platform.node()}-{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps({"plan": plan, **shard}), encoding="utf-8")
-    unfinished.replace(note) if path.protocol in ("", "file") else unfinished.rename(note)
+    write_whole(note, json.dumps({"plan": plan, **shard}))
     return shard
 
 

@@ -20,9 +20,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -31,6 +28,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dataset_scripts.folder.files import check_replaceable, replace_folder, write_whole
 from dataset_scripts.folder.terminal import command_line
 from dataset_scripts.mini_booru.cast import read_earlier
 from dataset_scripts.mini_booru.contact_sheet import draw_contact_sheet
@@ -39,6 +37,7 @@ from dataset_scripts.mini_booru.draw.pen import DRAWING_VERSION
 from dataset_scripts.mini_booru.metadata import METADATA, write_metadata
 from dataset_scripts.mini_booru.posts import Post, make_posts
 
+MARKER = "mini_booru.json"  # of a dump that was drawn here, and may be replaced
 JPEG_QUALITY = 90
 
 
@@ -85,22 +84,6 @@ def _draw_chunk(chunk: list[Post], seed: int, folder: Path) -> int:
     return len(chunk)
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but an older dump of this program, and that only when told to."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not output.is_dir():
-        raise FileExistsError(f"--output must be a folder, but {output} is a file. Give another name.")
-    found = sorted(path.name for path in output.iterdir())[:5]
-    if not (output / "mini_booru.json").is_file():
-        raise FileExistsError(
-            f"{output} is not empty and not a mini_booru dump (no mini_booru.json; it holds {found}). "
-            "Give another --output."
-        )
-    if not overwrite:
-        raise FileExistsError(f"{output} already holds a mini_booru dump ({found}). Add --overwrite to replace it.")
-
-
 def summary(table: list[Post], seed: int) -> dict:
     """What `mini_booru.json` says: how to draw the dump again, and counts."""
     clean = Counter(post.characters[0] for post in table if len(post.characters) == 1 and post.image == "valid")
@@ -125,25 +108,18 @@ def write_dump(
 
     `more_of`: a dump of this program; these are further posts of its characters, and its seed counts.
     """
-    check_output(output, overwrite)
+    check_replaceable(output, MARKER, overwrite)
     seed, earlier = read_earlier(more_of) if more_of else (seed, 0)
     table = make_posts(posts, seed, earlier)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        write_metadata(table, seed, work)
-        draw_posts(table, seed, work, workers)
-        draw_contact_sheet(table, work)
+    with replace_folder(output, MARKER, overwrite) as unfinished:
+        write_metadata(table, seed, unfinished)
+        draw_posts(table, seed, unfinished, workers)
+        draw_contact_sheet(table, unfinished)
         counts = summary(table, seed) | ({"more_of": {"posts": earlier}} if earlier else {})
         # By these a build knows that what it reads was drawn here, whatever the folder is called.
-        counts["metadata_sha256"] = {name: hashlib.sha256((work / name).read_bytes()).hexdigest() for name in METADATA}
-        (work / "mini_booru.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
-        work.chmod(0o755)  # mkdtemp makes it private
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(work, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        digests = {name: hashlib.sha256((unfinished / name).read_bytes()).hexdigest() for name in METADATA}
+        counts["metadata_sha256"] = digests
+        write_whole(unfinished / MARKER, json.dumps(counts, indent=2) + "\n")
     return counts
 
 

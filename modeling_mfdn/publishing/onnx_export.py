@@ -25,7 +25,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
 from ..processing_mfdn import aggregate_tag_scores
-from ..training.files import check_room, whole_folder
+from ..training.files import check_room, replace_folder
 from ..training.terminal import check_model_name
 
 MARKER = "onnx.json"  # what every folder of this command holds
@@ -243,7 +243,7 @@ def quantized(path: Path) -> Path:
 
 def export_folder(model: str, output: str, overwrite: bool, int8: bool, dataset: str | None, split: str) -> None:
     """Export a model into a folder that appears whole, and print what was compared and measured."""
-    with whole_folder(output, MARKER, overwrite) as unfinished:
+    with replace_folder(output, MARKER, overwrite) as unfinished:
         report = export(model, unfinished, int8, dataset, split)
     print(json.dumps(report["graphs"], indent=2))
     print(f"Written: {output}/")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
-from ..training.files import check_room, whole_file, whole_folder
+from ..training.files import check_room, replace_folder, whole_file
 
 STATIC = Path(__file__).parent / "web"
 MARKER = "page.json"  # what every page of this command holds
@@ -159,7 +159,7 @@ def make_page(
     is_page = (folder / MARKER).exists()
     # Of a page that is there, --serve asks no more than to be shown it.
     if onnx and not (is_page and serve is not None and not overwrite):
-        with whole_folder(folder, MARKER, overwrite) as unfinished:
+        with replace_folder(folder, MARKER, overwrite) as unfinished:
             build_page(Path(onnx), unfinished, title, int8, runtime_folder(onnxruntime_web))
         print(f"Written: {folder}/")
     elif onnx:

@@ -67,7 +67,7 @@ def check_replaceable(output: Path, marker: str, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_folder(output: str | Path, marker: str, overwrite: bool) -> Iterator[Path]:
+def replace_folder(output: str | Path, marker: str, overwrite: bool) -> Iterator[Path]:
     """A new, empty folder to write to: moved to `output` when the block ends, else removed; see [`check_replaceable`].
 
     It lies in a hidden folder beside `output` whose name is always the same, so what a killed run left is removed by

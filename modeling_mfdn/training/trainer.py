@@ -27,7 +27,7 @@ from .schedules import MaskScheduler, default_warmup_steps, learning_rate_factor
 class MFDNTrainingArguments(TrainingArguments):
     """transformers.TrainingArguments with the paper's recipe as defaults (§V-A)."""
 
-    _argument_group_name = "transformers.TrainingArguments, with the paper's recipe as defaults"
+    _argument_group_name = "how to train: transformers.TrainingArguments, with the paper's recipe as defaults"
 
     output_dir: str = field(default="mfdn", metadata={"help": "folder for checkpoints and the trained model"})
     num_train_epochs: float = field(default=50, metadata={"help": "passes over the training split (paper: 50)"})

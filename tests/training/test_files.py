@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from modeling_mfdn.training.files import whole_folder
+from modeling_mfdn.training.files import replace_folder
 
 CHILD = """
 import sys, time
-from modeling_mfdn.training.files import whole_folder
-with whole_folder(sys.argv[1], "marker", False) as folder:
+from modeling_mfdn.training.files import replace_folder
+with replace_folder(sys.argv[1], "marker", False) as folder:
     (folder / "large").write_text("half")
     print("writing", flush=True)
     time.sleep(60)
@@ -20,7 +20,7 @@ with whole_folder(sys.argv[1], "marker", False) as folder:
 
 
 def write(output, text, overwrite=False):
-    with whole_folder(output, "marker", overwrite) as folder:
+    with replace_folder(output, "marker", overwrite) as folder:
         assert not list(folder.iterdir())
         (folder / "marker").write_text(text)
 
@@ -32,7 +32,7 @@ def test_a_folder_is_there_when_it_is_whole_and_nothing_else_is(tmp_path):
         write(output, "two")
     write(output, "two", overwrite=True)
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), whole_folder(output, "marker", True) as folder:
+        with pytest.raises(error), replace_folder(output, "marker", True) as folder:
             (folder / "marker").write_text("three")
             raise error
     assert [path.name for path in output.parent.iterdir()] == ["out"]
@@ -41,7 +41,7 @@ def test_a_folder_is_there_when_it_is_whole_and_nothing_else_is(tmp_path):
 
 def test_what_came_to_lie_there_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="was not written by this command"):
-        with whole_folder(tmp_path / "out", "marker", True) as folder:
+        with replace_folder(tmp_path / "out", "marker", True) as folder:
             (folder / "marker").write_text("one")
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "holiday.jpg").write_bytes(b"mine")
@@ -68,7 +68,7 @@ def test_two_runs_do_not_mix_and_what_a_killed_run_left_is_removed_by_the_next(t
 def test_nothing_is_written_or_removed_through_a_link(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "holiday.jpg").write_bytes(b"mine")
-    with whole_folder(tmp_path / "out", "marker", True) as folder:
+    with replace_folder(tmp_path / "out", "marker", True) as folder:
         work = folder.parent
     work.symlink_to(tmp_path / "mine")
     with pytest.raises(OSError):

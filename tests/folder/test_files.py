@@ -14,7 +14,7 @@ from upath import UPath
 
 from dataset_scripts.build_danmul import main
 from dataset_scripts.folder import shards
-from dataset_scripts.folder.work_folder import work_folder
+from dataset_scripts.folder.files import work_folder
 
 
 def test_a_failed_build_leaves_the_old_data_set_and_no_rubbish(tmp_path, capsys, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, capsys):
     assert build(dump, tmp_path / "danmul") == 0
     before = (tmp_path / "danmul" / "build.json").read_bytes()
     (tmp_path / "danmul").rename(tmp_path / "danmul.old")
-    assert "holds a data set already" in fails(capsys, "--source", dump, "--output", tmp_path / "danmul")
+    assert "replace it with --overwrite" in fails(capsys, "--source", dump, "--output", tmp_path / "danmul")
     assert (tmp_path / "danmul" / "build.json").read_bytes() == before
 
 
@@ -118,7 +118,7 @@ def test_what_appears_at_the_output_during_the_build_costs_no_shard(tmp_path, ca
 
     monkeypatch.setattr("dataset_scripts.build_danmul.write_shard", someone_else_is_faster)
     argv = ["--source", dump, "--output", tmp_path / "danmul", "--workers", "1"]
-    assert "no data set of this command" in fails(capsys, *argv)
+    assert "not written by this command" in fails(capsys, *argv)
     assert len(list((tmp_path / "danmul.partial" / "plans").iterdir())) == 3
 
 

@@ -1,32 +1,104 @@
-"""The folder `danmul/`: it appears complete or not at all, a killed build goes on; its lists, its record, its card."""
+"""What is written is whole or not there, and replaces nothing but its own kind; a killed build goes on.
+
+`write_whole` and `replace_folder` have twins in `modeling_mfdn/training/files.py`: neither package imports the other.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 from upath import UPath
 
 
-def refuse_existing(output: UPath, overwrite: bool) -> None:
-    """Raises FileExistsError when something stands at `output` that this run may not replace."""
-    restore_old(output)
+@contextmanager
+def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
+    """A name beside `path` to write to: moved into place when the block ends well, else removed.
+
+    It carries the machine and the process, so that two jobs that share a folder never write into one file.
+    """
+    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path) if is_local(path) else temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path | UPath, text: str) -> None:
+    """Write a text file, see [`whole_file`]."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_replaceable(output: Path | UPath, marker: str, overwrite: bool) -> None:
+    """Whether a folder may be made at `output`: nothing is there, an empty folder, or one of the same kind.
+
+    Args:
+        marker: the file that every folder of this kind holds, and no other; a pattern of its name.
+        overwrite: whether one of the same kind may be replaced.
+
+    Raises:
+        FileExistsError: it may not.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not (output / "build.json").is_file():
+    if not any(output.glob(marker)):
+        found = ", ".join(sorted(path.name for path in output.iterdir())[:5]) if output.is_dir() else "a file"
         raise FileExistsError(
-            f"--output expects a new folder, but {output} exists and is no data set of this command (it has no "
-            "build.json): choose another name or remove it yourself."
+            f"{output} exists and was not written by this command (no {marker}; found {found}), so it is never "
+            "replaced: choose another name or remove it yourself."
         )
     if not overwrite:
-        raise FileExistsError(
-            f"--output expects a new folder, but {output} holds a data set already: "
-            "choose another name or replace it with --overwrite."
-        )
+        raise FileExistsError(f"{output} exists: replace it with --overwrite, or choose another name.")
+
+
+@contextmanager
+def replace_folder(output: Path, marker: str, overwrite: bool) -> Iterator[Path]:
+    """A new, empty folder to write to: moved to `output` when the block ends well, else removed.
+
+    What a killed run left is removed by the next; a lock, which ends with its process, tells the two apart.
+
+    Raises:
+        FileExistsError: what is at `output` may not be replaced, see [`check_replaceable`].
+        BlockingIOError: another run is writing it.
+    """
+    output = output.absolute()
+    check_replaceable(output, marker, overwrite)
+    work = output.with_name(f".{output.name}.unfinished")
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(work / ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"Another run is writing {output}: wait for it or choose another name.") from error
+    try:
+        for name in ("new", "old"):
+            shutil.rmtree(work / name, ignore_errors=True)
+        (work / "new").mkdir()
+        yield work / "new"
+        check_replaceable(output, marker, overwrite=True)  # once more: work takes time
+        if output.exists():
+            output.rename(work / "old")
+        (work / "new").rename(output)
+    finally:
+        lock.release()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- the folder danmul/, which takes hours
+
+
+def refuse_existing(output: UPath, overwrite: bool) -> None:
+    """Raises FileExistsError when something stands at `output` that this build may not replace."""
+    restore_old(output)
+    check_replaceable(output, "build.json", overwrite)
 
 
 def restore_old(output: UPath) -> None:
@@ -117,6 +189,6 @@ def move_files(partial: UPath, output: UPath) -> None:
         partial.fs.rm(partial.path, recursive=True)
 
 
-def is_local(path: UPath) -> bool:
+def is_local(path: Path | UPath) -> bool:
     """Whether a path is on a file system of this machine."""
-    return path.protocol in ("", "file")
+    return not isinstance(path, UPath) or path.protocol in ("", "file")
