@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> dict:
     model = AutoModelForImageClassification.from_pretrained(args.model)  # MFDN or a baseline, from our own code
     processor = MFDNProcessor.from_pretrained(args.model)
     config = model.config
-    tags = processor.tags
+    tags = processor.tag_names
     aggregation = args.tag_aggregation or processor.tag_aggregation
     if args.tag_aggregation and processor.tag_aggregation == "sigmoid":
         raise ValueError(

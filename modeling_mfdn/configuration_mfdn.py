@@ -112,6 +112,8 @@ class MFDNConfig(PreTrainedConfig):
 
     @vocab_size.setter
     def vocab_size(self, value: int):
+        if value < self.num_special_tokens:
+            raise ValueError(f"vocab_size counts the {self.num_special_tokens} special tokens too, got {value}.")
         self.num_tags = value - self.num_special_tokens
 
     @property

@@ -344,7 +344,8 @@ class MFDNModel(MFDNPreTrainedModel):
             input_ids: [B, up to T] `[CLS] tag ... tag [SEP] [PAD] ...`. A tag is hidden where its id is [MASK]. None
                 means image only, which equals every tag hidden, exactly.
             attention_mask: [B, up to T] 1 = tag or special token, 0 = padding; a hidden tag is 1. None = no padding.
-            labels: [B] character ids. Give `character_loss` (Eq. 4).
+            labels: [B] character ids. Give `character_loss` (Eq. 4). A stock Trainer that gets these alone takes
+                `label_names=["labels"]`.
             tag_labels: like `input_ids`, the label (id minus the special tokens) of each hidden tag, `IGNORE_INDEX`
                 where nothing is scored. Give `tag_loss` (Eq. 5).
             vision_states: [B, P, D] of an earlier call, in place of pixel_values.

@@ -156,7 +156,7 @@ class MFDNProcessor(ProcessorMixin):
         return loaded
 
     @property
-    def tags(self) -> list[str]:
+    def tag_names(self) -> list[str]:
         """Names of the K tags in the order of their labels."""
         first = len(self.tokenizer.all_special_tokens)
         return self.tokenizer.convert_ids_to_tokens(list(range(first, len(self.tokenizer))))

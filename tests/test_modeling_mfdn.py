@@ -285,6 +285,15 @@ def test_image_only_compiles_without_graph_breaks(model, batch):
     )
 
 
+@torch.no_grad()
+def test_tags_compile_without_graph_breaks_and_export(model, batch):
+    expected = model(**batch)
+    inputs = (batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
+    for graph in (torch.compile(model, fullgraph=True, backend="eager"), torch.export.export(model, inputs).module()):
+        torch.testing.assert_close(graph(*inputs).logits, expected.logits, **TOLERANCE)
+        torch.testing.assert_close(graph(*inputs).tag_logits, expected.tag_logits, **TOLERANCE)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_image_only_compiles_with_inductor(model, batch):

@@ -284,7 +284,7 @@ def test_everything_comes_back_from_the_disk(tiny_config, tags, picture, tmp_pat
     assert MFDNProcessor.from_pretrained(tmp_path).characters is None
     tiny_config.save_pretrained(tmp_path)
     loaded = MFDNProcessor.from_pretrained(tmp_path)
-    for name in ("characters", "tag_aggregation", "tag_threshold", "tag_order", "tags"):
+    for name in ("characters", "tag_aggregation", "tag_threshold", "tag_order", "tag_names"):
         assert getattr(loaded, name) == getattr(processor, name)
     assert not loaded.image_processor.do_pad
     assert "hatsune_miku" not in (tmp_path / "processor_config.json").read_text()  # names stand in the config alone

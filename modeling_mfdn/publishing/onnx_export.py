@@ -178,7 +178,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
             f"Expected an image processor that resizes with one of {FILTERS}, found resample="
             f"{image_processor.resample!r}: train with one of them."
         )
-    tags = processor.tags
+    tags = processor.tag_names
     characters = [config.id2label[label] for label in range(config.num_labels)]
     modules = {"model": Graph(model, processor, with_tags=False)}
     if config.modality == "image+tags":

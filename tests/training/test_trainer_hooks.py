@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from transformers import TrainerCallback
+import torch
+from transformers import AutoModel, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_mfdn.data.collator import MFDNCollator
 from modeling_mfdn.evaluation.predictions import evaluate_model
@@ -85,3 +86,31 @@ def test_an_attempt_that_did_not_fit_leaves_no_losses(make_trainer):
     trainer._losses["character_loss"] = ["of the failed attempt"]
     trainer.train()
     assert trainer.state.global_step == 2
+
+
+def test_a_stock_trainer_trains_the_model_with_its_processor(tiny_model, tiny_processor, pictures, tmp_path):
+    """As somebody trains any classifier: no class of ours but the model and its processor."""
+    posts = [{"picture": picture, "label": label} for label, picture in enumerate(pictures)]
+
+    def collate(posts):
+        inputs = tiny_processor(images=[post["picture"] for post in posts], tags=[["smile"]] * len(posts))
+        return {**inputs, "labels": torch.tensor([post["label"] for post in posts])}
+
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=20,
+        learning_rate=3e-3,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],  # of the two kinds that the model takes
+        save_steps=20,
+    )
+    trainer = Trainer(tiny_model, args, collate, posts, posts, compute_metrics=lambda found: {"ran": 1.0})
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < before and after["eval_ran"] == 1.0
+    saved = AutoModel.from_pretrained(tmp_path / "checkpoint-20")
+    assert torch.equal(saved.character_head.weight, tiny_model.character_head.weight)
