@@ -33,9 +33,9 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width: int, height: int, depth: int, colours: int, rows: bytes, extra: bytes = b"") -> bytes:
+def png(width: int, height: int, depth: int, colors: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG of rows as they are, filter bytes and all; `extra`: chunks before the pixels."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -152,9 +152,9 @@ def bombs(rng: random.Random, skipped: tuple[str, ...] = ()) -> Iterator[tuple[s
     }
     for lossless in (False, True):
         makers[f"animated WEBP of 50 million pixels, {lossless=}"] = partial(animation, side, 2, lossless=lossless)
-    for depth, colours, channels in ((16, 6, 4), (8, 6, 4), (16, 2, 3), (16, 4, 2), (16, 0, 1), (8, 3, 1)):
-        makers[f"PNG of 50 million pixels, {depth} bits, type {colours}"] = partial(
-            large_png, side, depth, colours, channels
+    for depth, colors, channels in ((16, 6, 4), (8, 6, 4), (16, 2, 3), (16, 4, 2), (16, 0, 1), (8, 3, 1)):
+        makers[f"PNG of 50 million pixels, {depth} bits, type {colors}"] = partial(
+            large_png, side, depth, colors, channels
         )
     for mode in ("L", "RGB", "CMYK"):
         for progressive in (False, True):
@@ -166,9 +166,9 @@ def bombs(rng: random.Random, skipped: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield name, make()
 
 
-def large_png(side: int, depth: int, colours: int, channels: int) -> bytes:
-    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(256)) if colours == 3 else b""
-    return png(side, side, depth, colours, zeros((side * channels * depth // 8 + 1) * side), palette)
+def large_png(side: int, depth: int, colors: int, channels: int) -> bytes:
+    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(256)) if colors == 3 else b""
+    return png(side, side, depth, colors, zeros((side * channels * depth // 8 + 1) * side), palette)
 
 
 def large_jpeg(side: int, mode: str, **options) -> bytes:

@@ -165,7 +165,7 @@ def further_bombs():
     yield "BMP that claims more", b"BM" + head
     yield "JPEG of 90 million pixels", encoded(Image.new("RGB", (9500, 9500)), "JPEG", quality=5)
     yield "grey PNG of 89 million pixels", encoded(Image.new("L", (9430, 9430)), "PNG")
-    frames = [Image.new("P", (side, side), colour) for colour in (1, 2)]
+    frames = [Image.new("P", (side, side), color) for color in (1, 2)]
     yield "animated GIF", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     if "AVIF" in Image.SAVE:
         yield "AVIF", encoded(Image.new("RGB", (side, side)), "AVIF", speed=10)
@@ -198,30 +198,30 @@ def test_no_picture_of_a_megabyte_takes_a_gigabyte(tmp_path):
 # Every kind of picture
 
 
-def colour(image):
+def color(image):
     return to_rgb(image).getpixel((0, 0))
 
 
 def test_transparent_pixels_become_white():
     for mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        assert colour(Image.new(mode, (3, 2))) == (255, 255, 255), mode
+        assert color(Image.new(mode, (3, 2))) == (255, 255, 255), mode
     half = Image.new("RGBA", (3, 2), (255, 0, 0, 128))
-    assert colour(half) == (255, 127, 127)
+    assert color(half) == (255, 127, 127)
 
 
 def test_a_transparent_palette_entry_becomes_white():
     image = Image.new("P", (3, 2), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert colour(image) == (10, 20, 30)
+    assert color(image) == (10, 20, 30)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", transparency=1)
-    assert colour(Image.open(buffer)) == (255, 255, 255)
+    assert color(Image.open(buffer)) == (255, 255, 255)
 
 
-def test_a_transparent_colour_of_an_rgb_png_becomes_white():
+def test_a_transparent_color_of_an_rgb_png_becomes_white():
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2), (1, 2, 3)).save(buffer, "PNG", transparency=(1, 2, 3))
-    assert colour(Image.open(buffer)) == (255, 255, 255)
+    assert color(Image.open(buffer)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16", "I;16B"])
@@ -232,17 +232,17 @@ def test_every_other_mode_becomes_rgb(mode):
 
 def test_16_bit_and_float_pictures_are_scaled_not_cut():
     grey16 = Image.fromarray(np.full((2, 3), 0x8080, dtype=np.uint16))
-    assert colour(grey16) == (128, 128, 128)
-    assert colour(Image.fromarray(np.full((2, 3), 0x8080, dtype=np.int32))) == (128, 128, 128)
-    assert colour(Image.fromarray(np.full((2, 3), 7, dtype=np.int32))) == (7, 7, 7)
-    assert colour(Image.fromarray(np.full((2, 3), 0.5, dtype=np.float32))) == (128, 128, 128)
-    assert colour(Image.fromarray(np.full((2, 3), 200.0, dtype=np.float32))) == (200, 200, 200)
+    assert color(grey16) == (128, 128, 128)
+    assert color(Image.fromarray(np.full((2, 3), 0x8080, dtype=np.int32))) == (128, 128, 128)
+    assert color(Image.fromarray(np.full((2, 3), 7, dtype=np.int32))) == (7, 7, 7)
+    assert color(Image.fromarray(np.full((2, 3), 0.5, dtype=np.float32))) == (128, 128, 128)
+    assert color(Image.fromarray(np.full((2, 3), 200.0, dtype=np.float32))) == (200, 200, 200)
     with pytest.raises(ValueError, match="-4 to -4"):
         to_rgb(Image.fromarray(np.full((2, 3), -4, dtype=np.int32)))
 
 
-def test_cmyk_colours_survive():
-    assert colour(Image.new("CMYK", (3, 2), (0, 255, 255, 0))) == (255, 0, 0)
+def test_cmyk_colors_survive():
+    assert color(Image.new("CMYK", (3, 2), (0, 255, 255, 0))) == (255, 0, 0)
 
 
 def test_exif_rotation_is_applied(tmp_path):

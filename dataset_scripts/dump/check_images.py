@@ -127,8 +127,8 @@ def walk_png(content: bytes) -> tuple[str, int, int]:
         if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
             return "damaged", width, height
         if position == 8:
-            depth, colours, *methods = content[position + 16 : position + 21]
-            if kind != b"IHDR" or length != 13 or depth not in PNG_DEPTHS.get(colours, ()) or methods > [0, 0, 1]:
+            depth, colors, *methods = content[position + 16 : position + 21]
+            if kind != b"IHDR" or length != 13 or depth not in PNG_DEPTHS.get(colors, ()) or methods > [0, 0, 1]:
                 return "not an image", 0, 0
             width, height = (int.from_bytes(view[position + n : position + n + 4]) for n in (8, 12))
         has_pixels |= kind == b"IDAT" and length > 0

@@ -241,9 +241,9 @@ def pose(rng: np.random.Generator, usual: Look, has_prop: bool = True) -> tuple[
             known.append("alternate_hair_color")
         else:
             look.eyes = (pick(rng, EYES),) * 2
-    for kind, colour in usual.ornaments.items():
+    for kind, color in usual.ornaments.items():
         if rng.random() >= MISSING_ORNAMENT:
-            look.ornaments[kind] = colour if rng.random() < 0.92 else pick(rng, CLOTH)
+            look.ornaments[kind] = color if rng.random() < 0.92 else pick(rng, CLOTH)
     if rng.random() < EXTRA_ORNAMENT:
         kind = pick(rng, ORNAMENTS)
         if kind not in HEADWEAR or not any(worn in HEADWEAR or worn in ANIMAL_EARS for worn in look.ornaments):
@@ -281,10 +281,10 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     rotation = float(
         np.clip(rng.normal(0, 2) if rng.random() < 0.85 else rng.normal(0, 8), -MAX_ROTATION, MAX_ROTATION)
     )
-    colours = [pick(rng, CLOTH), pick(rng, CLOTH)]
+    colors = [pick(rng, CLOTH), pick(rng, CLOTH)]
     background = pick(rng, BACKGROUNDS, [2, 2, 2] + [1] * (len(BACKGROUNDS) - 3))
     if background == "simple" and rng.random() < 0.6:
-        colours[0] = pick(rng, ("white", "grey", "white", "black"), (5, 2, 2, 1))
+        colors[0] = pick(rng, ("white", "grey", "white", "black"), (5, 2, 2, 1))
     light = (1 - LIGHT * rng.beta(1, 1.5)) * rng.normal(1, LIGHT_COLOUR, 3).clip(0.8, 1.2)
     backdrop = (1.2 - BACKDROP_LIGHT * rng.random()) * rng.normal(1, BACKDROP_COLOUR, 3).clip(0.4, 1.6)
     if background == "simple":
@@ -292,7 +292,7 @@ def stage(rng: np.random.Generator, people: int) -> Scene:
     return Scene(
         artist,
         background,
-        tuple(colours),
+        tuple(colors),
         float(scale),
         float(256 + rng.normal(0, POSITION_JITTER if people == 1 else 6)),
         float(y),

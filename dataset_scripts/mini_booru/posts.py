@@ -16,7 +16,7 @@ from dataset_scripts.mini_booru.cast import (
     stage,
 )
 from dataset_scripts.mini_booru.draw.pen import Look, Scene
-from dataset_scripts.mini_booru.tags import DETAILS, drop_colours, visible_tags
+from dataset_scripts.mini_booru.tags import DETAILS, drop_colors, visible_tags
 
 # The dirt: shares of all posts, or plain numbers where a few are enough.
 NO_CHARACTER, SEVERAL_CHARACTERS = 0.06, 0.05
@@ -127,13 +127,13 @@ def make_post(seed: int, post_id: int, characters: list[Character]) -> Post:
     zipf = 1 / (np.arange(len(common)) + 2.0)
     details = [common[i] for i in rng.choice(len(common), rng.poisson(DETAILS_A_POST), p=zipf / zipf.sum())]
     general = [tag for tag in visible_tags(looks, scene) if rng.random() >= FORGOTTEN_TAG]
-    general = {*general, *drop_colours([*details, *known], scene)}
+    general = {*general, *drop_colors([*details, *known], scene)}
     if rng.random() < WRONG_TAG:
         general.add(pick(rng, ("glasses", "hat", "twintails", "ponytail", "bow", "short_hair", "smile")))
     if rng.random() < MANY_TAGS:
         goal = int(rng.integers(34, 61))
         extra = [common[i] for i in rng.choice(len(common), 60, replace=False)]
-        general |= set(drop_colours(extra, scene)[: max(0, goal - len(general))])
+        general |= set(drop_colors(extra, scene)[: max(0, goal - len(general))])
     if rng.random() < NO_TAGS:
         general = set()
     meta = [
@@ -170,4 +170,4 @@ def spread_dirt(table: list[Post], rng: np.random.Generator) -> None:
         take(0)[0].general = []
     if all(len(post.general) <= 30 for post in table):
         post = next(post for post in shuffled if post.general)
-        post.general = sorted({*post.general, *drop_colours(DETAILS[:60], post.scene)[:40]})
+        post.general = sorted({*post.general, *drop_colors(DETAILS[:60], post.scene)[:40]})

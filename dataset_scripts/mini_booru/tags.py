@@ -227,14 +227,14 @@ DETAILS = (
 ).split()
 
 
-def is_without_colour(scene: Scene) -> bool:
+def is_without_color(scene: Scene) -> bool:
     """Whether the finished picture has no colours, so that no colour tag applies."""
     return scene.is_greyscale or scene.artist.saturation == 0
 
 
-def drop_colours(tags: list[str], scene: Scene) -> list[str]:
+def drop_colors(tags: list[str], scene: Scene) -> list[str]:
     """The tags without those that name a colour, if the picture has none."""
-    if not is_without_colour(scene):
+    if not is_without_color(scene):
         return tags
     words = tuple(f"{word}{mark}" for word in (*HAIR, *EYES, *CLOTH) for mark in "_-")
     return [tag for tag in tags if not tag.startswith(words)]
@@ -253,13 +253,13 @@ def visible_tags(looks: list[Look], scene: Scene) -> list[str]:
     tags |= {"solo"} if len(looks) == 1 else {"no_humans", "scenery"} if not looks else set()
     tags |= {"dutch_angle"} if abs(scene.rotation) > 8 and looks else set()
     tags |= {"head_tilt"} if abs(scene.tilt) > 5 and looks else set()
-    if is_without_colour(scene):
+    if is_without_color(scene):
         tags |= {"monochrome", "greyscale"}
     if looks:
         tags.add("close-up" if scene.scale > 1.85 else "portrait" if scene.scale > 1.25 else "upper_body")
     for look in looks:
         tags |= look_tags(look, scene)
-    return drop_colours(sorted(tags), scene)
+    return drop_colors(sorted(tags), scene)
 
 
 def visible_length(look: Look) -> set[str]:
@@ -306,7 +306,7 @@ def look_tags(look: Look, scene: Scene) -> set[str]:
     tags |= {"blush"} if look.blush > 0.55 else set()
     tags |= {"dark": {"dark_skin"}, "tan": {"tan"}, "pale": {"pale_skin"}}.get(look.skin, set())
     tags |= set(look.marks)
-    for kind, colour in look.ornaments.items():
+    for kind, color in look.ornaments.items():
         is_high = kind in (
             "halo",
             "witch_hat",
@@ -320,10 +320,10 @@ def look_tags(look: Look, scene: Scene) -> set[str]:
         is_low = kind in ("choker", "scarf", "feathered_wings", "demon_wings")
         if (is_high and top > -150) or (is_low and bottom < 130):
             continue  # cut off by the frame
-        word = COLOUR_WORD.get(colour, colour)
+        word = COLOUR_WORD.get(color, color)
         tags |= {tag.format(word) for tag in ORNAMENT_TAGS.get(kind, [kind, "hair_ornament"])}
     if bottom > 190:
-        words = [COLOUR_WORD.get(colour, colour) for colour in look.cloth]
+        words = [COLOUR_WORD.get(color, color) for color in look.cloth]
         shown = OUTFIT_TAGS[look.outfit] if bottom > 260 else OUTFIT_TAGS[look.outfit][:4]
         tags |= {tag.format(*words) for tag in shown}
         tags |= (

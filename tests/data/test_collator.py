@@ -308,7 +308,7 @@ def test_flip_false_never_mirrors():
     assert (pixels[..., -1].mean((1, 2)) > pixels[..., 0].mean((1, 2))).all()
 
 
-def test_fused_colour_equals_sequential_torchvision_where_nothing_clips():
+def test_fused_color_equals_sequential_torchvision_where_nothing_clips():
     pixels = torch.from_numpy(np.asarray(smooth_picture(40, 40)).copy()).permute(2, 0, 1)
     brightness, contrast, saturation = 1.08, 0.93, 1.07
     expected = pixels.float() / 255

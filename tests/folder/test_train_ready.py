@@ -41,7 +41,7 @@ def test_16_bits_are_scaled_and_not_cut(short_side):
 
 
 @pytest.mark.parametrize("short_side", [None, 4])
-def test_every_mode_has_its_colours_and_white_below(short_side):
+def test_every_mode_has_its_colors_and_white_below(short_side):
     red, clear = Image.new("RGBA", (32, 16), (255, 0, 0, 255)), (0, 0, 0, 0)
     red.paste(clear, (16, 0, 32, 16))
     grey = Image.new("LA", (32, 16), (90, 255))
@@ -70,7 +70,7 @@ def test_every_mode_has_its_colours_and_white_below(short_side):
         assert near(found[0], first) and near(found[1], last), found
 
 
-def test_colours_below_what_is_transparent_do_not_shine_through():
+def test_colors_below_what_is_transparent_do_not_shine_through():
     image = Image.new("RGBA", (64, 64), (0, 255, 0, 0))  # invisible green around black
     image.paste((0, 0, 0, 255), (16, 16, 48, 48))
     pixels = np.asarray(upright_rgb(encoded(image, "PNG"), 16)).astype(int)
@@ -91,7 +91,7 @@ def test_turned_pictures_stand_upright(kind, short_side):
 
 
 def test_of_an_animation_the_first_frame_is_read():
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         assert content_problem(content, decode=True) == "" and corners(content, 8)[0] == (255, 0, 0)

@@ -187,7 +187,7 @@ def test_default_dump_has_enough_characters_and_a_long_tail():
     assert len({post.id for post in table}) == len(table)
 
 
-def test_closed_eyes_have_no_eye_colour():
+def test_closed_eyes_have_no_eye_color():
     look, scene = Look(eyes=("red", "red")), Scene(ARTIST)
     assert "red_eyes" in visible_tags([look], scene)
     tags = visible_tags([replace(look, eye_state="closed")], scene)
@@ -200,7 +200,7 @@ def test_an_eye_behind_a_patch_is_not_tagged():
     assert "red_eyes" in tags and "blue_eyes" not in tags and "heterochromia" not in tags
 
 
-def test_pictures_without_colour_have_no_colour_tag():
+def test_pictures_without_color_have_no_color_tag():
     words = tuple(f"{word}_" for word in (*HAIR, *EYES, *CLOTH))
     grey = [post for post in make_posts(600, seed=0) if post.scene.is_greyscale or post.scene.artist.saturation == 0]
     assert grey
@@ -265,7 +265,7 @@ def nearest_neighbour_accuracy(folder, table):
 
 
 @pytest.mark.slow
-def test_the_default_dump_is_not_solved_by_looking_at_colours(tmp_path):
+def test_the_default_dump_is_not_solved_by_looking_at_colors(tmp_path):
     main(["--output", str(tmp_path / "full")])
     posts = build_parser().parse_args(["--output", "x"]).posts
     assert 0.15 < nearest_neighbour_accuracy(tmp_path / "full", make_posts(posts, seed=0)) < 0.5

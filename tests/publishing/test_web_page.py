@@ -231,9 +231,9 @@ def drop(page, *files: bytes, name: str = "clear.png") -> None:
 
 
 def png(seed: int, size=(60, 90)) -> bytes:
-    colours = torch.randint(0, 256, (4, 3, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    colors = torch.randint(0, 256, (4, 3, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     stream = io.BytesIO()
-    Image.fromarray(colours.numpy()).resize(size, Image.Resampling.NEAREST).save(stream, "PNG")
+    Image.fromarray(colors.numpy()).resize(size, Image.Resampling.NEAREST).save(stream, "PNG")
     return stream.getvalue()
 
 

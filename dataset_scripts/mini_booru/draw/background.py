@@ -47,9 +47,9 @@ EFFECTS = ("petals", "snow", "hearts", "sparkle", "leaves")
 
 def vertical(pen: Pen, *stops) -> None:
     """Fill the picture with a gradient from top to bottom through the given colours."""
-    colours = np.array([pen.ink(stop) for stop in stops]) * 255
+    colors = np.array([pen.ink(stop) for stop in stops]) * 255
     at = np.linspace(0, len(stops) - 1, SIZE)
-    ramp = np.stack([np.interp(at, np.arange(len(stops)), colours[:, c]) for c in range(3)], axis=1)
+    ramp = np.stack([np.interp(at, np.arange(len(stops)), colors[:, c]) for c in range(3)], axis=1)
     pen.pixels[..., :3] = ramp[:, None, :]
     pen.pixels[..., 3] = 255
 
@@ -241,7 +241,7 @@ def background(pen: Pen, scene: Scene) -> None:
                 pen.path(polygon((0, top + 96), (512, top + 96), (512, top + 110), (0, top + 110)), "#8f6747", False)
                 while x < 512:
                     width, height = rng.uniform(13, 32), rng.uniform(56, 88)
-                    colour = ("#b25548", "#4f6d94", "#c9a35a", "#5d8465", "#86627f", "#d8ccb4")[rng.integers(6)]
+                    color = ("#b25548", "#4f6d94", "#c9a35a", "#5d8465", "#86627f", "#d8ccb4")[rng.integers(6)]
                     pen.path(
                         polygon(
                             (x, top + 96 - height),
@@ -249,7 +249,7 @@ def background(pen: Pen, scene: Scene) -> None:
                             (x + width, top + 96),
                             (x, top + 96),
                         ),
-                        colour,
+                        color,
                         "#4a3126",
                         0.5,
                     )
@@ -302,10 +302,10 @@ def foreground(pen: Pen, scene: Scene) -> None:
             case "leaves":
                 size = rng.uniform(9, 17)
                 leaf = [(0, -size, 1), (size * 0.5, 0), (0, size, 1), (-size * 0.5, 0)]
-                colour = ("#d9693a", "#e6a23f", "#b8473c")[rng.integers(3)]
+                color = ("#d9693a", "#e6a23f", "#b8473c")[rng.integers(3)]
                 pen.path(
                     curve([(x + px * c - py * s, y + px * s + py * c, *r) for px, py, *r in leaf]),
-                    colour,
+                    color,
                     "#7a3f2c",
                     0.4,
                 )

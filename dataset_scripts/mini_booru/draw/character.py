@@ -77,7 +77,7 @@ def face(pen: Pen, look: Look, scene: Scene) -> None:
         # A turned head shows the far eye narrower.
         narrow = 1 - 0.13 * max(0, side * scene.turn)
         eye(pen, look, side, shift + side * 46, 16, narrow)
-    pen.path(shape, None, shade(skin, 0.55) if not pen.artist.line_colour else None)
+    pen.path(shape, None, shade(skin, 0.55) if not pen.artist.line_color else None)
 
 
 def face_marks(pen: Pen, look: Look, shift: float, shape: Path) -> None:

@@ -23,7 +23,7 @@ from dataset_scripts.mini_booru.draw.pen import (
 WHITE, GOLD = "#f9f7f5", "#e9bf55"
 
 
-def bow(pen: Pen, x: float, y: float, size: float, colour, angle: float = 0.0) -> None:
+def bow(pen: Pen, x: float, y: float, size: float, color, angle: float = 0.0) -> None:
     """A ribbon bow, about 2 * `size` wide, turned by `angle` radians."""
     c, s = math.cos(angle) * size, math.sin(angle) * size
 
@@ -33,16 +33,16 @@ def bow(pen: Pen, x: float, y: float, size: float, colour, angle: float = 0.0) -
     for side in (1, -1):
         pen.path(
             turned([(side * 0.1, 0, 1), (side * 0.36, 0.5), (side * 0.62, 1.1, 1), (side * 0.28, 0.92, 1)]),
-            shade(colour, 0.16),
+            shade(color, 0.16),
         )
     for side in (1, -1):
         wing = [(0, 0, 1), (side * 0.62, -0.55), (side * 1.0, -0.42), (side * 1.02, 0.3), (side * 0.62, 0.42)]
-        pen.path(turned(wing), colour)
-        pen.path(turned([(side * 0.1, 0.02, 1), (side * 0.5, -0.12), (side * 0.66, 0.1)]), shade(colour, 0.3), False)
-    pen.path(turned([(-0.17, -0.2), (0.17, -0.2), (0.17, 0.2), (-0.17, 0.2)]), shade(colour, -0.08))
+        pen.path(turned(wing), color)
+        pen.path(turned([(side * 0.1, 0.02, 1), (side * 0.5, -0.12), (side * 0.66, 0.1)]), shade(color, 0.3), False)
+    pen.path(turned([(-0.17, -0.2), (0.17, -0.2), (0.17, 0.2), (-0.17, 0.2)]), shade(color, -0.08))
 
 
-def flower(pen: Pen, x: float, y: float, radius: float, colour, petals: int = 5) -> None:
+def flower(pen: Pen, x: float, y: float, radius: float, color, petals: int = 5) -> None:
     """A flower with round petals."""
     for k in range(petals):
         angle = 2 * math.pi * k / petals
@@ -50,7 +50,7 @@ def flower(pen: Pen, x: float, y: float, radius: float, colour, petals: int = 5)
             ellipse(
                 x + radius * 0.6 * math.sin(angle), y - radius * 0.6 * math.cos(angle), radius * 0.48, radius * 0.48
             ),
-            colour,
+            color,
             width=0.6,
         )
     pen.path(ellipse(x, y, radius * 0.3, radius * 0.3), "#f5d160", width=0.6)
@@ -68,7 +68,7 @@ NECKLINES = {  # the right half, from the shoulder to the middle
 }
 
 
-def garment(pen: Pen, colour, neckline: str = "round", sleeves: str = "long") -> Path:
+def garment(pen: Pen, color, neckline: str = "round", sleeves: str = "long") -> Path:
     """Fill the upper body with cloth and return its outline. `sleeves` is long, short or none."""
     neck = NECKLINES[neckline]
     arm = {
@@ -83,21 +83,21 @@ def garment(pen: Pen, colour, neckline: str = "round", sleeves: str = "long") ->
         arm = [(38, 134), *arm]
     half = [*reversed(neck[:-1]), *arm]
     shape = curve([neck[-1], *half, *[(-p[0], *p[1:]) for p in reversed(half)]])
-    pen.path(shape, colour)
-    pen.shadow(curve([(-200, 130), (-118, 160), (-96, 250), (-84, 440), (-200, 440)]), colour, 0.17, shape)
-    pen.shadow(curve([(0, 96), (66, 126), (56, 176), (0, 206), (-56, 176), (-66, 126)]), colour, 0.15, shape)
-    pen.shadow(curve([(90, 250), (118, 300), (120, 440), (84, 440)]), colour, 0.17, shape)
+    pen.path(shape, color)
+    pen.shadow(curve([(-200, 130), (-118, 160), (-96, 250), (-84, 440), (-200, 440)]), color, 0.17, shape)
+    pen.shadow(curve([(0, 96), (66, 126), (56, 176), (0, 206), (-56, 176), (-66, 126)]), color, 0.15, shape)
+    pen.shadow(curve([(90, 250), (118, 300), (120, 440), (84, 440)]), color, 0.17, shape)
     for side in (1, -1) if sleeves == "long" else ():
-        pen.path(curve([(103 * side, 228), (98 * side, 300), (100 * side, 440)], False), None, shade(colour, 0.5), 0.8)
-    pen.path(shape, None, shade(colour, 0.6) if not pen.artist.line_colour else None)
+        pen.path(curve([(103 * side, 228), (98 * side, 300), (100 * side, 440)], False), None, shade(color, 0.5), 0.8)
+    pen.path(shape, None, shade(color, 0.6) if not pen.artist.line_color else None)
     return shape
 
 
-def both(pen: Pen, points: list[tuple], colour, clip: Path | None = None, width: float = 0.9) -> None:
+def both(pen: Pen, points: list[tuple], color, clip: Path | None = None, width: float = 0.9) -> None:
     """A shape and its mirror image."""
     shape = curve(points)
-    pen.path(shape, colour, width=width, clip=clip)
-    pen.path(mirrored(shape), colour, width=width, clip=clip)
+    pen.path(shape, color, width=width, clip=clip)
+    pen.path(mirrored(shape), color, width=width, clip=clip)
 
 
 def body(pen: Pen, look: Look) -> None:

@@ -99,7 +99,7 @@ def lock(points: list[tuple], width: list[float]) -> Path:
 
 def hair_tail(pen: Pen, look: Look, spine: list[tuple], width: float, side: int, has_wave: bool = False) -> None:
     """One twintail or ponytail with a darker inside and two strands drawn in."""
-    rgb, tip = hair_colours(look)
+    rgb, tip = hair_colors(look)
     if has_wave:
         spine = [(x + (12 if i % 2 else -12), y) for i, (x, y) in enumerate(spine)]
     spine = [(x * side, y) for x, y in spine]
@@ -112,12 +112,12 @@ def hair_tail(pen: Pen, look: Look, spine: list[tuple], width: float, side: int,
             pen.path(Path([(-700, y), (700, y), (700, 900), (-700, 900)]), tip, False, alpha=alpha, clip=shape)
     pen.shadow(moved(shape, 15 * side, 6), rgb, 0.17, shape)
     pen.shadow(moved(shape, 30 * side, -4), rgb, 0.26, shape)
-    pen.path(shape, None, shade(rgb, 0.6) if not pen.artist.line_colour else None)
+    pen.path(shape, None, shade(rgb, 0.6) if not pen.artist.line_color else None)
     for share in (0.18, -0.16):
         pen.path(curve([(x + width * share, y + 14) for x, y in spine[:-1]], False), None, shade(rgb, 0.42), 0.55)
 
 
-def hair_colours(look: Look) -> tuple[tuple, tuple]:
+def hair_colors(look: Look) -> tuple[tuple, tuple]:
     """RGB of the hair and of its second colour (the same where there is none)."""
     rgb = to_rgb(HAIR[look.hair])
     return rgb, to_rgb(HAIR[look.second_hair]) if look.second_hair else rgb
@@ -125,7 +125,7 @@ def hair_colours(look: Look) -> tuple[tuple, tuple]:
 
 def back_hair(pen: Pen, look: Look) -> None:
     """The mass of hair behind the head and the shoulders, and the tails that hang behind the body."""
-    rgb, second = hair_colours(look)
+    rgb, second = hair_colors(look)
     inner = second if look.hair_pattern == "inner" else shade(rgb, 0.26)
     bottom = BACK_LENGTH[look.length]
     if look.style in UP_STYLES:
@@ -177,7 +177,7 @@ def back_hair(pen: Pen, look: Look) -> None:
             shade(rgb, 0.5),
             0.5,
         )
-    pen.path(shape, None, shade(rgb, 0.6) if not pen.artist.line_colour else None)
+    pen.path(shape, None, shade(rgb, 0.6) if not pen.artist.line_color else None)
     down = min(330.0, BACK_LENGTH[look.length] + 20)
     has_wave = look.length == "very_long"
     if look.style in ("twintails", "two_side_up", "one_side_up"):
@@ -207,12 +207,12 @@ def back_hair(pen: Pen, look: Look) -> None:
                 shade(rgb, 0.45),
                 0.6,
             )
-        pen.path(bun, None, shade(rgb, 0.6) if not pen.artist.line_colour else None)
+        pen.path(bun, None, shade(rgb, 0.6) if not pen.artist.line_color else None)
 
 
 def hair_before_body(pen: Pen, look: Look) -> None:
     """What hangs over the shoulders: low twintails, braids, drills."""
-    rgb, second = hair_colours(look)
+    rgb, second = hair_colors(look)
     down = min(300.0, BACK_LENGTH[look.length])
     if look.style == "low_twintails":
         for side in (1, -1):
@@ -224,7 +224,7 @@ def hair_before_body(pen: Pen, look: Look) -> None:
             size = width * (1 - 0.07 * i)
             centre = (side * (x + (6 * i if look.style == "twin_drills" and i < 4 else 0)), y)
             y += size * 0.96
-            colour = mix(rgb, second, i / count) if look.hair_pattern in ("gradient", "two-tone") else rgb
+            color = mix(rgb, second, i / count) if look.hair_pattern in ("gradient", "two-tone") else rgb
             bead = curve(
                 [
                     (centre[0] - size, centre[1] - 6),
@@ -233,8 +233,8 @@ def hair_before_body(pen: Pen, look: Look) -> None:
                     (centre[0] + side * 4, centre[1] + size * 0.9, 1),
                 ]
             )
-            pen.path(bead, colour)
-            pen.shadow(moved(bead, 8 * side, 12), colour, 0.2, bead)
+            pen.path(bead, color)
+            pen.shadow(moved(bead, 8 * side, 12), color, 0.2, bead)
             pen.path(
                 curve(
                     [
@@ -245,7 +245,7 @@ def hair_before_body(pen: Pen, look: Look) -> None:
                     False,
                 ),
                 None,
-                shade(colour, 0.45),
+                shade(color, 0.45),
                 0.55,
             )
         if look.style != "twin_drills":
@@ -266,8 +266,8 @@ def hair_before_body(pen: Pen, look: Look) -> None:
 
 def front_hair(pen: Pen, look: Look) -> None:
     """Bangs, side locks, shine and ahoge."""
-    rgb, second = hair_colours(look)
-    outline = shade(rgb, 0.6) if not pen.artist.line_colour else None
+    rgb, second = hair_colors(look)
+    outline = shade(rgb, 0.6) if not pen.artist.line_color else None
     for side in (1, -1) if look.sidelocks > 0 else ():
         end = look.sidelocks
         side_lock = curve(

@@ -20,8 +20,8 @@ from dataset_scripts.mini_booru.draw.pen import (
 
 def behind_head(pen: Pen, look: Look) -> None:
     """Wings and halo, which the hair covers."""
-    for kind, colour in look.ornaments.items():
-        rgb = to_rgb(CLOTH[colour])
+    for kind, color in look.ornaments.items():
+        rgb = to_rgb(CLOTH[color])
         if kind == "feathered_wings":
             for reach in (1.0, 0.78, 0.56):
                 wing = [
@@ -59,7 +59,7 @@ def behind_head(pen: Pen, look: Look) -> None:
             bow(pen, 0, -138, 82, rgb)
 
 
-def animal_ear(pen: Pen, kind: str, colour) -> None:
+def animal_ear(pen: Pen, kind: str, color) -> None:
     """A pair of ears on the hair."""
     pink = "#f4b6bd"
     if kind == "cat_ears":
@@ -78,7 +78,7 @@ def animal_ear(pen: Pen, kind: str, colour) -> None:
             [(24, -140, 1), (22, -220), (46, -300), (78, -292), (88, -210), (74, -126, 1)],
             [(38, -146, 1), (38, -220), (54, -278), (70, -262), (72, -200), (62, -138, 1)],
         )
-    both(pen, outer, colour, width=1)
+    both(pen, outer, color, width=1)
     both(pen, inner, pink, width=0.5)
 
 
@@ -145,8 +145,8 @@ def eyewear(pen: Pen, kind: str, rgb, turn: float) -> None:
 
 def ornaments(pen: Pen, look: Look, turn: float) -> None:
     """Everything worn on the head and the neck, over the hair."""
-    for kind, colour in look.ornaments.items():
-        rgb = to_rgb(CLOTH[colour])
+    for kind, color in look.ornaments.items():
+        rgb = to_rgb(CLOTH[color])
         match kind:
             case "hair_ribbon":
                 high = {

@@ -71,7 +71,7 @@ class Artist:
     name: str
     weight: float  # share of the posts
     line: float = 2.6
-    line_colour: str = ""  # empty: a dark shade of what is outlined
+    line_color: str = ""  # empty: a dark shade of what is outlined
     saturation: float = 1.0
     brightness: float = 1.0
     hue: float = 0.0
@@ -147,9 +147,9 @@ class Scene:
     effect: str = ""  # petals, snow, hearts or sparkles in the foreground
 
 
-def to_rgb(colour: str) -> tuple[float, float, float]:
+def to_rgb(color: str) -> tuple[float, float, float]:
     """`#rrggbb` as three numbers in [0, 1]."""
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return tuple(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 
 def mix(a: tuple, b: tuple, share: float) -> tuple[float, float, float]:
@@ -285,7 +285,7 @@ class Pen:
         if line is not False:
             own = shade(to_rgb(fill) if isinstance(fill, str) else fill, 0.62) if line is None and fill else "#4a3440"
             gc.set_foreground(
-                self.ink(self.artist.line_colour or own) if line is None else self.ink(line), isRGBA=False
+                self.ink(self.artist.line_color or own) if line is None else self.ink(line), isRGBA=False
             )
         if clip is not None:
             # Agg keeps the last clip mask by the address of its path: a freed one would lend its mask to a newcomer.
