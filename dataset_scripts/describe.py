@@ -59,12 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     folder = Path(options.dataset)
     record = read_record(folder)
-    records = [(folder.resolve().name, record)]
+    builds = [(folder.resolve().name, record)]
     if options.dafre:
-        records.append((Path(options.dafre).resolve().name, read_record(Path(options.dafre))))
+        builds.append((Path(options.dafre).resolve().name, read_record(Path(options.dafre))))
     splits, characters, tag_counts = read_columns(folder)
     table = table_1(splits, characters, tag_counts, record["counts"]["characters"])
-    text = f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(records)}\n"
+    text = f"Table I\n\n{table_1_markdown(table)}\n\nTable II\n\n{table_2_markdown(builds)}\n"
     if "share" in record:
         text += f"\nTable III\n\n{table_3_markdown(record)}\n"
     print(text)

@@ -69,10 +69,10 @@ def load_rgb(source: str | os.PathLike | bytes | Image.Image, min_side: int | No
             # Pillow refuses a PNG with much text, which is how image generators keep their settings, or with text that
             # is damaged. Its pixels do not ask what it says.
             content = source if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
-            plain = without_text(content)
-            if plain is None:
+            pixels_alone = without_text(content)
+            if pixels_alone is None:
                 raise
-            with open_picture(plain) as image:
+            with open_picture(pixels_alone) as image:
                 return to_rgb(loaded(image, min_side))
 
 
@@ -81,8 +81,8 @@ def loaded(image: Image.Image, min_side: int | None) -> Image.Image:
     num_pixels = image.width * image.height
     if num_pixels and (min_side or max(image.size) > MAX_SIDE):
         scale = MAX_SIDE / max(image.size)
-        wanted = (min_side, min_side) if min_side else tuple(max(1, int(side * scale)) for side in image.size)
-        image.draft(None, wanted)  # does nothing but for JPEG, and of a picture that has its pixels
+        width, height = (min_side or max(1, int(side * scale)) for side in image.size)
+        image.draft(None, (width, height))  # does nothing but for JPEG, and of a picture that has its pixels
     check_size(image, num_pixels)
     if getattr(image, "is_animated", False):
         warnings.warn("A picture holds several frames (animation); only the first is read.", stacklevel=3)
@@ -97,7 +97,7 @@ def check_size(image: Image.Image, num_pixels: int) -> None:
         image: at the scale at which it will be decoded.
         num_pixels: at full size.
     """
-    needed = image.width * image.height * BYTES_PER_PIXEL.get(image.format, OTHER_BYTES_PER_PIXEL)
+    needed = image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", OTHER_BYTES_PER_PIXEL)
     if image.info.get("progressive"):
         needed += num_pixels * COEFFICIENT_BYTES
     if num_pixels == 0 or needed > MAX_MEMORY:
@@ -295,8 +295,8 @@ class MFDNImageProcessor(TorchvisionBackend):
         """[3, H, W] uint8, padded to a square with `do_pad`."""
         return super().process_image(pad_to_square(image) if do_pad else image, **kwargs)
 
-    def _preprocess(self, images: list[torch.Tensor], *args, do_pad: bool | None = None, **kwargs) -> BatchFeature:
-        return super()._preprocess(images, *args, do_pad=False, **kwargs)  # that happened where it cost least
+    def _preprocess(self, images: list[torch.Tensor], do_pad: bool | None = None, **kwargs) -> BatchFeature:
+        return super()._preprocess(images, do_pad=False, **kwargs)  # that happened where it cost least
 
 
 __all__ = ["MFDNImageProcessor", "load_rgb", "open_picture", "pad_to_square", "read_image", "to_rgb"]

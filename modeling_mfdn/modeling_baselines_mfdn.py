@@ -17,7 +17,6 @@ from .configuration_mfdn import IGNORE_INDEX, MFDNConfig
 from .modeling_mfdn import (
     MFDNDecoderLayer,
     MFDNEncoder,
-    MFDNModel,
     MFDNOutput,
     MFDNPreTrainedModel,
     MFDNVisionEmbeddings,
@@ -108,11 +107,7 @@ class BaselineModel(MFDNPreTrainedModel):
         self.vision_embeddings = MFDNVisionEmbeddings(config)
         self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
         self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
-        self.character_head = nn.Linear(config.hidden_size, config.num_labels)
-
-    vision_features = MFDNModel.vision_features
-    character_loss = MFDNModel.character_loss
-    total_loss = MFDNModel.total_loss
+        self.character_head = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
         """Logits [B, K] of every stage, the last of which is the answer; each has a loss of its own."""
@@ -142,7 +137,7 @@ class BaselineModel(MFDNPreTrainedModel):
             loss = TAG_LOSSES[self.config.tag_loss]
             # Summed over tags and averaged over posts: a mean over 25,404 tags, nearly all absent, would be nothing
             # beside the character's loss.
-            tag_loss = sum(loss(stage.float(), targets).mean() for stage in stages)
+            tag_loss = torch.stack([loss(stage.float(), targets).mean() for stage in stages]).sum()
         if return_tag_logits is None:
             return_tag_logits = not self.training
         return MFDNOutput(

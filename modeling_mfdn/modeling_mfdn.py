@@ -7,6 +7,7 @@ tokens (65), T tag tokens (32), N visible tags of the fullest post in a batch, D
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -200,15 +201,15 @@ class MFDNOutput(ModelOutput):
         hidden_states, attentions: of the fusion encoder, with `output_hidden_states=True` / `output_attentions=True`.
     """
 
-    loss: torch.FloatTensor | None = None
-    character_loss: torch.FloatTensor | None = None
-    tag_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    tag_logits: torch.FloatTensor | None = None
-    character_embedding: torch.FloatTensor | None = None
-    vision_states: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    character_loss: torch.Tensor | None = None
+    tag_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    tag_logits: torch.Tensor | None = None
+    character_embedding: torch.Tensor | None = None
+    vision_states: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -231,7 +232,7 @@ class MFDNPreTrainedModel(PreTrainedModel):
     config_class = MFDNConfig
     base_model_prefix = "mfdn"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     # Modules with a parameter of their own beside others, and layers whose input is added to their output.
     _no_split_modules = [
@@ -251,6 +252,13 @@ class MFDNPreTrainedModel(PreTrainedModel):
     }
     # The losses are means over this batch; Trainer must not hand over the number of items of the whole step.
     accepts_loss_kwargs = False
+    # What the subclasses are made of.
+    vision_embeddings: MFDNVisionEmbeddings
+    vision_encoder: MFDNEncoder
+    fusion_encoder: MFDNEncoder
+    tag_embeddings: MFDNTagEmbeddings
+    character_head: nn.Linear
+    tag_head: nn.Linear
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -267,7 +275,7 @@ class MFDNPreTrainedModel(PreTrainedModel):
         has_tags = self.config.modality == "image+tags"
         return self.tag_embeddings.tag_embeddings if has_tags else self.vision_embeddings.patch_embed
 
-    def set_input_embeddings(self, value: nn.Module):
+    def set_input_embeddings(self, value: Any):
         if self.config.modality == "image+tags":
             self.tag_embeddings.tag_embeddings = value
         else:
@@ -297,6 +305,27 @@ class MFDNPreTrainedModel(PreTrainedModel):
             self.tag_head = self._get_resized_lm_head(self.tag_head, num_tags)
         return embeddings
 
+    def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Image tokens alone through vision and fusion stacks, [B, P, D]: what a ViT of both depths gives."""
+        hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
+        return self.fusion_encoder(hidden_states, **kwargs)
+
+    def character_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Eq. 4, mean over the posts."""
+        return nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
+
+    def total_loss(self, character_loss: torch.Tensor | None, tag_loss: torch.Tensor | None) -> torch.Tensor | None:
+        """Eq. 6, of whatever was given labels."""
+        weighted = [
+            weight * loss
+            for weight, loss in (
+                (self.config.character_loss_weight, character_loss),
+                (self.config.tag_loss_weight, tag_loss),
+            )
+            if loss is not None
+        ]
+        return sum(weighted) if weighted else None
+
 
 class MFDNModel(MFDNPreTrainedModel):
     """MFDN with both heads: the character in the picture, and its tags.
@@ -313,7 +342,7 @@ class MFDNModel(MFDNPreTrainedModel):
         self.vision_embeddings = MFDNVisionEmbeddings(config)
         self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
         self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
-        self.character_head = nn.Linear(config.hidden_size, config.num_labels)
+        self.character_head = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
         if config.modality == "image+tags":
             self.tag_embeddings = MFDNTagEmbeddings(config)
             self.text_encoder = MFDNEncoder(config, config.num_text_layers)
@@ -392,11 +421,6 @@ class MFDNModel(MFDNPreTrainedModel):
             character_embedding=character_embedding,
             vision_states=vision_states,
         )
-
-    def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-        """Image tokens alone through vision and fusion stacks, [B, P, D]: what a ViT of both depths gives."""
-        hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
-        return self.fusion_encoder(hidden_states, **kwargs)
 
     def visible_tags(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> VisibleTags | None:
         """The tags that are neither hidden nor unknown nor padding; None when no post of the batch has one.
@@ -523,22 +547,6 @@ class MFDNModel(MFDNPreTrainedModel):
             losses = nn.functional.cross_entropy(scored_logits.float(), tag_labels[post, slot], reduction="none")
         per_post = losses.new_zeros(len(tag_labels)).index_add(0, post, losses)
         return (per_post / is_scored.sum(dim=1).clamp(min=1)).mean()
-
-    def character_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Eq. 4, mean over the posts."""
-        return nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
-
-    def total_loss(self, character_loss, tag_loss):
-        """Eq. 6, of whatever was given labels."""
-        weighted = [
-            weight * loss
-            for weight, loss in (
-                (self.config.character_loss_weight, character_loss),
-                (self.config.tag_loss_weight, tag_loss),
-            )
-            if loss is not None
-        ]
-        return sum(weighted) if weighted else None
 
 
 __all__ = ["MFDNModel", "MFDNOutput", "MFDNPreTrainedModel"]

@@ -19,10 +19,11 @@ class MFDNPipeline(Pipeline):
         {"characters": [{"label": "hatsune_miku", "score": 0.97}], "tags": [{"label": "twintails", "score": 0.91}]}
     """
 
-    _load_processor = True
-    _load_tokenizer = False  # the processor holds both
-    _load_image_processor = False
-    _load_feature_extractor = False
+    processor: Any  # MFDNProcessor
+    _load_processor: Any = True
+    _load_tokenizer: Any = False  # the processor holds both
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -54,7 +55,8 @@ class MFDNPipeline(Pipeline):
                 tags = self.processor.tags_per_image(tags, len(inputs))
                 inputs = list(map(with_tags, inputs, tags))
         elif tags is not None and isinstance(inputs, Dataset | GeneratorType):
-            inputs = (with_tags(image, given) for image, given in zip(inputs, tags, strict=True))
+            pictures: Any = inputs  # a torch Dataset has no __iter__, and yet is one
+            inputs = (with_tags(image, given) for image, given in zip(pictures, tags, strict=True))
         elif tags is not None:
             inputs = with_tags(inputs, tags)
         return super().__call__(inputs, **kwargs)

@@ -86,7 +86,10 @@ def scores_of_slots(
 
 
 class MFDNProcessorKwargs(ProcessingKwargs, total=False):
-    _defaults = {"text_kwargs": {"padding": "max_length"}, "common_kwargs": {"return_tensors": "pt"}}
+    _defaults = {  # type: ignore[misc]  # as transformers spells it
+        "text_kwargs": {"padding": "max_length"},
+        "common_kwargs": {"return_tensors": "pt"},
+    }
 
 
 class MFDNProcessor(ProcessorMixin):
@@ -210,9 +213,8 @@ class MFDNProcessor(ProcessorMixin):
         known = {*TEXT_OPTIONS, *BY_MODALITY, *self.image_processor.valid_kwargs.__annotations__}
         if unknown := sorted(kwargs.keys() - known):
             raise TypeError(f"MFDNProcessor does not know {unknown}; its options are those of the docstring.")
-        options = self._merge_kwargs(
-            MFDNProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs if self.tokenizer else {}, **kwargs
-        )
+        init_kwargs = self.tokenizer.init_kwargs if self.tokenizer else {}
+        options = self._merge_kwargs(MFDNProcessorKwargs, init_kwargs, **kwargs)  # type: ignore[arg-type]
         return_tensors = options["text_kwargs"].pop("return_tensors", None)
         features, num_images = {}, None
         if images is not None:
@@ -271,7 +273,8 @@ class MFDNProcessor(ProcessorMixin):
         num_tags = self.max_tags if num_tags is None else num_tags
         special_tokens = {token.lower() for token in self.tokenizer.all_special_tokens}
         unknown_id = self.tokenizer.unk_token_id
-        known, unknown = {}, {}  # dictionaries keep the order and drop doubles
+        known: dict[int, str] = {}  # dictionaries keep the order and drop doubles
+        unknown: dict[str, None] = {}
         for text in tags:
             # The tokenizer's own spelling rules: lower case, "_" for spaces, ", " between tags, which become lines.
             for tag in self.tokenizer.backend_tokenizer.normalizer.normalize_str(text).split("\n"):

@@ -219,8 +219,8 @@ def shape_of_file(path: UPath, name: str) -> str | None:
 
 def shape_in_archive(path: UPath, name: str) -> str | None:
     """The shape of the first file of posts in a compressed file or tar. Archives of other things are no posts."""
-    plain = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
-    if not plain.endswith((*JSON_SUFFIXES, ".tar", *TAR_SUFFIXES)):
+    uncompressed = path.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".zst").removesuffix(".bz2")
+    if not uncompressed.endswith((*JSON_SUFFIXES, ".tar", *TAR_SUFFIXES)):
         return None
     try:
         for member, file in opened_files(str(path), name):

@@ -59,7 +59,7 @@ class Codes(dict):
         return code
 
 
-def records(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
+def posts_of(task: ParseTask) -> Iterator[tuple[object, ImageFile | None]]:
     """(post, BadLine, None or the suffix of a file that is not read; its image where both lie together)."""
     if task.container in READERS_WITH_IMAGES:
         yield from READERS_WITH_IMAGES[task.container](task)
@@ -77,7 +77,7 @@ def parse(task: ParseTask) -> Parsed:
     ids, character_codes, rating_codes = array("q"), array("i"), array("i")
     deleted, tag_counts, tag_codes = bytearray(), array("i"), array("i")
     parsed = Parsed(posts=None)
-    for post, image in records(task):
+    for post, image in posts_of(task):
         if isinstance(post, str):
             parsed.ignored[post] += 1
             continue
@@ -86,8 +86,8 @@ def parse(task: ParseTask) -> Parsed:
             continue
         parsed.num_records += 1
         if isinstance(post, BadLine):
-            parsed.num_records += post.records - 1
-            parsed.num_bad += post.records
+            parsed.num_records += post.num_records - 1
+            parsed.num_bad += post.num_records
             if len(parsed.bad_lines) < MAX_BAD_LINES:
                 parsed.bad_lines.append(post)
             continue

@@ -162,14 +162,14 @@ class BadLine:
     line: int
     reason: str
     text: str
-    records: int = 1  # that its bytes may have been
+    num_records: int = 1  # that its bytes may have been
 
 
 def bad_line(file: str, line: int, reason: object, text: bytes, size: int = 0) -> BadLine:
     """A `BadLine` of at most KEPT_LINE_CHARS, whatever the bytes. `size`: of the record, where `text` is cut."""
     shown = text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace")
-    records = max(1, max(size, len(text)) // RECORD_BYTES)
-    return BadLine(printable(file), line, printable(str(reason)[:KEPT_REASON_CHARS]), shown, records)
+    num_records = max(1, max(size, len(text)) // RECORD_BYTES)
+    return BadLine(printable(file), line, printable(str(reason)[:KEPT_REASON_CHARS]), shown, num_records)
 
 
 def split_tags(tags: Tags) -> set[str]:

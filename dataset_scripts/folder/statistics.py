@@ -60,17 +60,17 @@ def table_1_markdown(table: dict) -> str:
             rows.append((f"{title} {what}", [table[name][key][statistic] for name in columns]))
     paper = [[PAPER_TABLE_1[name][row] for name in columns] for row in range(len(rows))]
     cells = [[title, *ours, *theirs] for (title, ours), theirs in zip(rows, paper, strict=True)]
-    return markdown(["", *titles], cells)
+    return markdown_table(["", *titles], cells)
 
 
-def table_2_markdown(records: list[tuple[str, dict]]) -> str:
+def table_2_markdown(builds: list[tuple[str, dict]]) -> str:
     """Table II: sizes of built data sets (name, build.json) beside those of the paper. Tags count special tokens."""
-    rows = [[name, *table_2_row(record)] for name, record in records]
+    rows = [[name, *table_2_row(record)] for name, record in builds]
     rows += [
         [name, *numbers[:4], size, *numbers[4:]]
         for (name, numbers), size in zip(PAPER_TABLE_2.items(), ("128px", "512px"), strict=True)
     ]
-    return markdown(["Dataset", *TABLE_2_COLUMNS], rows)
+    return markdown_table(["Dataset", *TABLE_2_COLUMNS], rows)
 
 
 def all_statistics(table: dict, record: dict) -> dict:
@@ -92,10 +92,10 @@ def table_3_markdown(record: dict) -> str:
     """Table III: Dan:share, by the entry "share" of build.json."""
     share = record["share"]
     rows = [["Dan:share", share["images"], share["classes"]], [*PAPER_TABLE_3]]
-    return markdown(["Dataset", "Image", "Class"], rows)
+    return markdown_table(["Dataset", "Image", "Class"], rows)
 
 
-def markdown(titles: list[str], rows: list[list]) -> str:
+def markdown_table(titles: list[str], rows: list[list]) -> str:
     """A table; numbers with thousands separators, – for None."""
 
     def cell(value: object) -> str:

@@ -130,14 +130,12 @@ class MFDNCollator:
 
     def _known_tags(self, row: dict) -> list[int]:
         """Labels of the post's tags in the vocabulary, ascending: the draw depends on the set, not on its order."""
-        labels = {self.tag_labels.get(tag) for tag in row.get("tags") or ()}
-        if None in labels:
-            labels.discard(None)
-            unknown = [tag for tag in row["tags"] if tag not in self.tag_labels]
+        tags = row.get("tags") or ()
+        if unknown := [tag for tag in tags if tag not in self.tag_labels]:
             if not self.num_unknown_tags:
                 logger.warning("Post %d: tag %r is not in the vocabulary; dropped.", row["post_id"], unknown[0])
             self.num_unknown_tags += len(unknown)
-        return sorted(labels)
+        return sorted({self.tag_labels[tag] for tag in tags if tag in self.tag_labels})
 
     def _token_ids(self, labels: list[int], post_id: int) -> list[int]:
         config = self.config
@@ -166,7 +164,7 @@ class MFDNCollator:
 
     def _augmented(self, encoded: bytes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random square of the picture, perhaps mirrored, and the factors of its colours."""
-        size, share = self.config.image_size, rng.uniform(*self.crop_share)
+        size, share = self.config.image_size, rng.uniform(self.crop_share[0], self.crop_share[1])
         image = pad_to_square(decode_image(encoded, round(size / share)))
         side = share * image.width
         left, top = rng.uniform(0, image.width - side, 2)

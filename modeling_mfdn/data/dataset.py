@@ -65,8 +65,8 @@ def _load_rows(dataset: str, split: str, streaming: bool) -> Dataset | IterableD
         files = sorted(map(str, Path(dataset, part).glob(f"{name}-*.parquet")))
         if not files:
             raise FileNotFoundError(f"there is no {part}/{name}-*.parquet.")
-        files = {name: [glob.escape(file) for file in files]}
-        return load_dataset("parquet", data_files=files, split=name, streaming=streaming)
+        escaped = {name: [glob.escape(file) for file in files]}
+        return load_dataset("parquet", data_files=escaped, split=name, streaming=streaming)
     if split == "share":
         return load_dataset(dataset, "share", split="test", streaming=streaming)
     return load_dataset(dataset, split=split, streaming=streaming)

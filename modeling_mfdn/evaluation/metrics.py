@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 NO_CHARACTER = -1  # fills a top-5 when the model knows fewer than 5 characters
-TAG_GROUPS = (("top25", 25), ("top200", 200), ("all", None))  # the most frequent tags, as in Table VI
+TAG_GROUPS = {"top25": 25, "top200": 200, "all": None}  # the most frequent tags, as in Table VI
 NUM_BINS = 1024
 TAGS_AT_ONCE = 2048
 MIN_POSITIVES = 3  # a tag seen less often on validation keeps the threshold of all
@@ -166,7 +166,7 @@ class TagMetrics:
 
     def __init__(self, num_tags: int, threshold: float = 0.5, tune_threshold: bool = False):
         self.num_tags, self.threshold, self.tune_threshold = num_tags, threshold, tune_threshold
-        self.groups = {name: min(size or num_tags, num_tags) for name, size in TAG_GROUPS}
+        self.groups = {name: min(size or num_tags, num_tags) for name, size in TAG_GROUPS.items()}
         self._reset()
 
     def _reset(self):

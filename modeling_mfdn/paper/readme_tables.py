@@ -20,7 +20,7 @@ from ..evaluation.figures import hints_curves
 from ..modeling_mfdn import MFDNModel
 from .run_results import COMPARED, RunResults, read_run_results
 from .runs import ablation_titles
-from .tables import SYSTEMS, ablations, headline, markdown, spread, table_4, table_5, table_6
+from .tables import TITLES, ablations, headline, markdown_table, spread, table_4, table_5, table_6
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
@@ -49,7 +49,7 @@ def parameters() -> str:
 
 def headline_accuracy() -> str:
     """The systems of Table V on the embedded set, in the fewest columns."""
-    return markdown(headline(results_of("embedded")))
+    return markdown_table(headline(results_of("embedded")))
 
 
 def compared() -> str:
@@ -59,27 +59,27 @@ def compared() -> str:
         path = RESULTS / name / COMPARED
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         rows += [{"data set": title} | row for row in found]
-    return markdown(sorted(rows, key=lambda row: row["question"]))
+    return markdown_table(sorted(rows, key=lambda row: row["question"]))
 
 
 def accuracy() -> str:
     """Table V on the test splits."""
-    return markdown(of_datasets(table_5))
+    return markdown_table(of_datasets(table_5))
 
 
 def accuracy_share() -> str:
     """Table V on Dan:share."""
-    return markdown(table_5(results_of("embedded"), "share"))
+    return markdown_table(table_5(results_of("embedded"), "share"))
 
 
 def dataset_comparison() -> str:
     """Table IV."""
-    return markdown(table_4(results_of("embedded")))
+    return markdown_table(table_4(results_of("embedded")))
 
 
 def tag_prediction() -> str:
     """Table VI."""
-    return markdown(table_6(results_of("embedded")))
+    return markdown_table(table_6(results_of("embedded")))
 
 
 def runner() -> str:
@@ -94,13 +94,13 @@ def runner() -> str:
 
 def ingredients() -> str:
     """What the ingredients give, on both data sets."""
-    return markdown(of_datasets(ablations, ablation_titles()))
+    return markdown_table(of_datasets(ablations, ablation_titles()))
 
 
 def hints() -> str:
     """Top-1 accuracy by how many true tags are given: `evaluate_mfdn.py --hints`."""
     found = read_hints()
-    return markdown(
+    return markdown_table(
         [
             {"data set": dataset, "true tags given:": system} | {n: spread([value]) for n, value in values.items()}
             for dataset, systems in found.items()
@@ -113,7 +113,7 @@ def read_hints() -> dict[str, dict[str, dict[str, float]]]:
     """{data set: {system: {number of tags: accuracy}}} of those that have been run."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for dataset, dataset_name in DATASETS.items():
-        for system, name in SYSTEMS.items():
+        for system, name in TITLES.items():
             for run in results_of(dataset).runs(system)[:1]:
                 if "hints" in run:
                     found.setdefault(dataset_name, {})[re.sub(r"[*`]", "", name)] = run["hints"]
@@ -124,7 +124,7 @@ def calibration() -> str:
     """Scores of the characters on the test split, before and after the temperature: `evaluate_mfdn.py --errors`."""
     rows = []
     for dataset, dataset_name in DATASETS.items():
-        for system, name in SYSTEMS.items():
+        for system, name in TITLES.items():
             found = [run["errors"] for run in results_of(dataset).runs(system) if "errors" in run]
             if not found:
                 continue
@@ -135,7 +135,7 @@ def calibration() -> str:
                     mean = statistics.mean(errors[metric][key] for errors in found)
                     row[f"{title} {when}"] = f"{mean:.3f}"
             rows.append(row)
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def metadata_cost() -> str:
@@ -223,7 +223,7 @@ def tag_scaling() -> str:
             row[f"{title}: time"] = point and f"{point['seconds'] / ours['seconds']:.2f}"
             row[f"{title}: memory"] = point and f"{point['peak_mb']:,} MB"
         rows.append(row)
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def onnx_cost() -> str:
@@ -244,7 +244,7 @@ def onnx_cost() -> str:
                     "top-1": spread([entry["top1_accuracy"]]) if entry else None,
                 }
             )
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 def tagging_speed() -> str:
@@ -253,7 +253,7 @@ def tagging_speed() -> str:
         {"": name, "time": f"{values['ratio']:.2f}", "pictures a second": round(values["pictures_per_second"])}
         for name, values in read("bench_tagging.json")["variants"].items()
     ]
-    return markdown(rows)
+    return markdown_table(rows)
 
 
 BLOCKS = {

@@ -37,7 +37,7 @@ from .run_results import (
     results_file,
     write_run_results,
 )
-from .tables import ablations, comparisons, markdown, table_4, table_5, table_6
+from .tables import ablations, comparisons, markdown_table, table_4, table_5, table_6
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk")
@@ -165,7 +165,7 @@ def write_tables(folder: Path) -> None:
         "Comparisons": compared,
         "Ingredients": ablations(results, ablation_titles()),
     }
-    page = "\n\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items() if rows)
+    page = "\n\n".join(f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables.items() if rows)
     write_whole(folder / "README.md", page + "\n")
 
 

@@ -9,9 +9,10 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping
 
+from ..evaluation.metrics import TAG_GROUPS
 from .run_results import RunResults, paired_difference
 
-SYSTEMS = {
+TITLES = {
     "vit": "unimodal ViT",
     "vit_equal": "unimodal ViT, the compute of MFDN",
     "vit_equal_both": "unimodal ViT, the compute of `both_ends`",
@@ -19,7 +20,7 @@ SYSTEMS = {
     "mfdn": "**MFDN**",
     "both_ends": "MFDN, `--recipe both_ends`",
 }
-TAG_SYSTEMS = {
+TAG_TITLES = {
     "label2label_25": "Label2Label",
     "label2label_200": "Label2Label",
     "multi_label_bce": "multi-label classifier, BCE",
@@ -53,7 +54,6 @@ MEASURES = {
     "found_top200": "200 tags, image",
     "found_all": "all tags, image",
 }
-TAG_GROUPS = {"top25": "the 25 most frequent", "top200": "the 200 most frequent", "all": "all"}
 TAG_METRICS = {
     "Hamming error": "hamming_error",
     "miss rate": "miss_rate",
@@ -126,7 +126,7 @@ def table_5(results: RunResults, split: str = "test") -> list[dict]:
     """Table V, its Dan:mul half; on the split "share" its Dan:share half. Micro and macro accuracy (mean over
     characters)."""
     rows = []
-    for name, title in SYSTEMS.items():
+    for name, title in TITLES.items():
         runs = results.runs(name, split)
         paper = PAPER_V.get(name, (None,) * 4)[2 if split == "share" else 0 :]
         if runs:
@@ -150,7 +150,7 @@ def table_5(results: RunResults, split: str = "test") -> list[dict]:
 def headline(results: RunResults) -> list[dict]:
     """The systems of Table V: top-1 accuracy, from the image alone and with all tags."""
     rows = []
-    for name, title in SYSTEMS.items():
+    for name, title in TITLES.items():
         runs = results.runs(name)
         if runs:
             rows.append(
@@ -172,7 +172,7 @@ def table_6(results: RunResults) -> list[dict]:
     measures a step of each system in one run. A system stands only where it was trained for all the tags of a group.
     """
     systems = {}
-    for name, title in TAG_SYSTEMS.items():
+    for name, title in TAG_TITLES.items():
         weight = best_on_validation(results, name)
         if weight is not None:
             name, title = name + weight, f"{title}, λ = {WEIGHTS[weight]}"
@@ -180,7 +180,8 @@ def table_6(results: RunResults) -> list[dict]:
             if "tags" in run["image"]:
                 systems[name] = (title, run["image"]["tags"])
     rows = []
-    for group, tags_scored in TAG_GROUPS.items():
+    for group, number in TAG_GROUPS.items():
+        tags_scored = f"the {number} most frequent" if number else "all"
         size = max((tags[group]["num_tags"] for _, tags in systems.values()), default=0)
         known = {name: found for name, found in systems.items() if found[1][group]["num_tags"] == size}
         for name, (title, tags) in known.items():
@@ -236,7 +237,7 @@ def ablations(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
 def comparisons(results: RunResults, titles: Mapping[str, str]) -> list[dict]:
     """Two systems on the same pictures, a row each: the difference in points, its 95 % interval over pictures and
     seeds, and 'none' where that holds 0. A row is called as in Table V, or else by `titles`."""
-    titles = dict(titles) | SYSTEMS
+    titles = dict(titles) | TITLES
     rows = []
     for question, first, second, measure, split in COMPARISONS:
         first += best_on_validation(results, first) or ""
@@ -280,7 +281,7 @@ def cell_text(column: str, value) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def markdown(rows: list[dict]) -> str:
+def markdown_table(rows: list[dict]) -> str:
     """A table; text to the left, numbers to the right.
 
     Raises:

@@ -11,20 +11,20 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import safe_open
 
+from ..evaluation.metrics import TAG_GROUPS
 from ..training.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
 MAX_TEXT = 1_000  # characters of anything that is not ours
 REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n"
-SYSTEMS = {
+MODEL_TYPES = {
     "mfdn": "MFDN",
     "mfdn-multi-label": "a plain multi-label classifier, which MFDN is compared with",
     "mfdn-label2label": "Label2Label, which MFDN is compared with",
 }
 MODALITIES = {"image": "image", "image+tags": "image + tags"}
 METRICS = {"top1_accuracy": "top-1", "top5_accuracy": "top-5", "macro_top1_accuracy": "macro top-1"}
-TAG_GROUPS = {"top25": "25 most frequent", "top200": "200 most frequent", "all": "all"}
 
 
 def write_hub_files(folder: str | Path, model_id: str | None = None, dataset_id: str | None = None) -> bool:
@@ -99,7 +99,7 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         eval_results=eval_results(results) or None,
         widget=[{"src": "example.png", "example_title": "Example"}] if (folder / "example.png").exists() else None,
     )
-    system = SYSTEMS.get(config.get("model_type"), "MFDN")
+    system = MODEL_TYPES.get(config.get("model_type"), "MFDN")
     if config.get("model_type") == "mfdn":
         system += "" if reads_tags else " without its text branch (a unimodal ViT)"
         system += ", without tag decoder (no MLM)" if reads_tags and not config.get("num_decoder_layers", 4) else ""
@@ -203,7 +203,8 @@ def tag_table(results: dict) -> str:
     if not tags:
         return ""
     rows = []
-    for group, title in TAG_GROUPS.items():
+    for group, size in TAG_GROUPS.items():
+        title = f"{size} most frequent" if size else "all"
         scores = tags[group]
         cells = [f"{scores['mean_average_precision']:.3f}", f"{scores['miss_rate']:.1%}"]
         cells += [f"{scores['hamming_error']:.2%}", f"{scores['predict_nothing']['hamming_error']:.2%}"]

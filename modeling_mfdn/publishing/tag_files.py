@@ -25,14 +25,14 @@ BYTE_ORDER_MARKS = {
 }
 
 
-def plain(tag: str) -> str:
+def normalized(tag: str) -> str:
     """`Long hair` and `long_hair` are one tag."""
     return "_".join(tag.lower().replace("_", " ").split())
 
 
 def as_hint(word: str, known: Collection[str] = ()) -> str:
     """A word of a caption as the model spells it: without escapes, namespace and score, unless `known` with them."""
-    tag = plain(word)
+    tag = normalized(word)
     if tag in known:
         return tag
     tag = tag.replace("\\(", "(").replace("\\)", ")").removeprefix("character:")
@@ -59,11 +59,11 @@ class Wording:
         sides = [(entry[:i], entry[i + 1 :].strip()) for i, sign in enumerate(entry) if sign == "=" and i]
         if not sides:
             raise ValueError(f"--replace expects OLD=NEW, got {entry!r}.")
-        return next((side for side in sides if plain(side[0]) in self.known), sides[0])
+        return next((side for side in sides if normalized(side[0]) in self.known), sides[0])
 
     def check(self) -> None:
         """Raises ValueError: --exclude or --replace names what the model does not know, but nearly."""
-        spelled = {plain(name): name for name in self.known}
+        spelled = {normalized(name): name for name in self.known}
         for flag, words in (("exclude", self.exclude), ("replace", self.replacements)):
             for word in words:
                 if word not in spelled and (near := difflib.get_close_matches(word, spelled, 3, cutoff=0.8)):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_mfdn.paper.run_results import RunResults
-from modeling_mfdn.paper.tables import ablations, cell_text, comparisons, markdown, table_4, table_5, table_6
+from modeling_mfdn.paper.tables import ablations, cell_text, comparisons, markdown_table, table_4, table_5, table_6
 
 
 def scores(top1, error=0.25, num_tags=300, precision=0.6):
@@ -34,7 +34,7 @@ def test_seeds_are_averaged_counted_and_never_mixed_with_other_rows():
     rows = table_5(results_of(*((run, top1, "test", {}) for run, top1 in runs)))
     assert [row["system"] for row in rows] == ["unimodal ViT", "**MFDN**"]
     assert rows[0]["seeds"] == 2 and rows[0]["image: top-1"]["mean"] == pytest.approx(0.85)
-    assert "| unimodal ViT | 2 | 85.0% ± 7.1 | 90.0% ± 0.0 |" in markdown(rows)
+    assert "| unimodal ViT | 2 | 85.0% ± 7.1 | 90.0% ± 0.0 |" in markdown_table(rows)
     assert rows[1]["with tags: top-1"] is None and rows[1]["paper: with tags"] == "89.87 %"
 
 
@@ -105,4 +105,4 @@ def test_cells_say_percent_deviation_or_nothing():
     assert cell_text("x", {"mean": 0.5, "std": 0.0123}) == "50.0% ± 1.2"
     assert (cell_text("tag mAP", 0.1234), cell_text("minutes", 4.56), cell_text("x", None)) == ("0.123", "4.6", "–")
     with pytest.raises(FileNotFoundError):
-        markdown([])
+        markdown_table([])
