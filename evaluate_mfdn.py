@@ -1,4 +1,4 @@
-"""Judge a trained MFDN on one split: characters and tags, from the image alone and from the image with tags."""
+"""Evaluate a trained MFDN on one split: characters and tags, from the image alone and from the image with tags."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Train MFDN (paper §V-A). Read `main` from top to bottom: that is the whole story."""
+"""Train MFDN (paper §V-A). Read `main` and `train` from top to bottom."""
 
 import argparse
 import json
@@ -201,7 +201,7 @@ def build_parser() -> HfArgumentParser:
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, MFDNTrainingArguments]:
-    """Flags over recipe over defaults."""
+    """Parse the command line: flags win over recipes, recipes over defaults."""
     parser = build_parser()
     asked = parser.parse_args(argv)
     for recipe in asked.recipe or ["paper" if asked.dataset else "quick"]:
@@ -321,7 +321,7 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
 
 
 def show(folder: str, test_split) -> None:
-    """Load the saved model as a stranger would and name what is in a few test pictures."""
+    """Load the saved model through `pipeline` and print what it names in a few test pictures."""
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
     posts, pictures = [], []
     for post in islice(test_split, 20):

@@ -1,4 +1,4 @@
-"""MFDN: identifies anime characters and predicts tags, with tags that it needs less and less.
+"""MFDN: identifies the character in an anime illustration and predicts its tags.
 
 Importing this package registers its classes with transformers, so that `AutoModel` and the others load a saved folder
 without `trust_remote_code`; and what is saved carries the code along, for processes without this package.

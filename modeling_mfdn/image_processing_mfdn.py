@@ -108,7 +108,7 @@ def check_size(image: Image.Image, num_pixels: int) -> None:
 
 
 def without_text(content: bytes) -> bytes | None:
-    """A PNG without the chunks that say nothing of its pixels; None for other files."""
+    """A PNG without its text and colour profile chunks; None for other files."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return None
     parts, position = [content[:8]], 8

@@ -1,4 +1,4 @@
-"""Odd pictures that are whole, damaged ones and bombs, by name, made from a seed; for whoever reads pictures."""
+"""Odd but whole pictures, damaged ones and decompression bombs, by name, made from a seed."""
 
 import io
 import random

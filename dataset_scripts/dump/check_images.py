@@ -84,7 +84,7 @@ def image_kind(head: bytes) -> str | None:
 
 
 def walk_jpeg(content: bytes) -> tuple[str, int, int]:
-    """Problem, width and height of a JPEG by its markers, up to its end; what lies behind is nobody's business."""
+    """Problem, width and height of a JPEG by its markers, up to its end; bytes behind the end are ignored."""
     position, width, height, scans = 2, 0, 0, 0
     while 0 <= position < len(content) - 1:
         marker = content[position + 1]
@@ -165,7 +165,7 @@ def walk_webp(content: bytes) -> tuple[str, int, int]:
 
 
 def opens(content: bytes, kind: str) -> bool:
-    """Whether PIL can make sense of the header."""
+    """Whether PIL can parse the header."""
     try:
         with Image.open(io.BytesIO(content), formats=[kind]) as image:
             return min(image.size) > 0

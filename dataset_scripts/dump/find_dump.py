@@ -1,4 +1,4 @@
-"""Find out what a dump is by looking inside: its format, its metadata cut into tasks, and where its images lie."""
+"""Detects what a dump is: its format, its metadata as tasks, and where its images lie."""
 
 from __future__ import annotations
 

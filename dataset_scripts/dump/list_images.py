@@ -59,11 +59,11 @@ class ImageListing:
         return self.ignored.total()
 
     def describe(self) -> str:
-        """Where they lie, and what lies there besides."""
+        """The place of the images, and the other files there."""
         return f"{self.place()}\n{counted('files not read', self.ignored)}".rstrip("\n")
 
     def place(self) -> str:
-        """Where they lie, in a few words."""
+        """The place of the images, in a few words."""
         raise NotImplementedError
 
     def files(self, post_ids: np.ndarray) -> list[ImageFile]:

@@ -1,4 +1,4 @@
-"""Files of a dump, which somebody else made: opened only where they are files, read to an end that says it is one.
+"""Opens untrusted files of a dump: regular files only, and compressed ones to their verified end.
 
 The readers of the standard library take a broken tar header, a broken further stream of an .xz or .bz2 and the end of
 a cut .zst for the end of the archive, and what they left out is missing without a word.

@@ -1,4 +1,4 @@
-"""The one place where pictures are decoded here.
+"""Decoding of pictures for this package.
 
 A picture may have 50 million pixels, so nothing is made of a whole one that can be made of the small one.
 """

@@ -98,7 +98,7 @@ def run(function: Callable, tasks: Iterable, executor: Executor | None, ahead: i
         while pending:
             done, future = pending.popleft()
             yield done, future.result()
-    finally:  # after an error nothing is at work any more: whoever cleans up must not meet a writer
+    finally:  # after an error no worker is left that could write while the folder is cleaned up
         for _, future in pending:
             future.cancel()
         wait([future for _, future in pending])

@@ -1,4 +1,4 @@
-"""What is written is whole or not there, and replaces nothing but its own kind; a killed build goes on.
+"""Writing files and folders whole or not at all; a build that was killed is resumed.
 
 `write_whole` and `replace_folder` have twins in `modeling_mfdn/training/files.py`: neither package imports the other.
 """

@@ -148,8 +148,8 @@ def plan_shards(
 def write_shard(task: ShardTask) -> dict:
     """Write one shard under a temporary name and move it into place. Returns its file, rows, bytes and sha256.
 
-    A shard that an earlier run finished is kept, if its plan and its bytes are those that were noted beside it, in
-    `plans/`; so whoever was killed goes on where she was. The shard itself holds no time and no machine.
+    A shard that an earlier run finished is kept if its plan and its bytes equal those noted in `plans/`, so a killed
+    build resumes. The shard itself depends on neither time nor machine.
 
     Raises OSError when an image cannot be read any more or the disk is full, ValueError when a train-ready picture
     cannot be made; no shard is left then.

@@ -1,4 +1,4 @@
-"""What a command of this folder says: a sentence where the input is at fault, in any terminal and any encoding.
+"""What commands of this package share: errors as one sentence, in any terminal and any encoding.
 
 The like of `modeling_mfdn/training/terminal.py`: the two never import each other.
 """

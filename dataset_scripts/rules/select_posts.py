@@ -1,4 +1,4 @@
-"""The rules of paper §III.A, one function each, over the posts table of `posts.py`.
+"""The rules of paper §III.A, one function each, over the posts table of `posts_table.py`.
 
 Every rule returns what it drops as a bool array, over posts [N] or over tag names [K]; none changes its arguments.
 `selection.py` applies them in turn and counts. No rule depends on the order of the input.

@@ -1,4 +1,4 @@
-"""Who goes where: train, validation, test at 0.70 / 0.05 / 0.25 per character (paper §III.A), by a hash of the id."""
+"""Splits posts: train, validation and test at 0.70 / 0.05 / 0.25 per character (paper §III.A), by a hash of the id."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataset_scripts.rules.posts_table import PostsTable
 
 
 def follow(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Every tag that a tag leads to, over any number of steps, without itself: a circle ends where it began."""
+    """Every tag that a tag leads to, over any number of steps, without itself. Circles end."""
     steps: dict[str, list[str]] = {}
     for antecedent, consequent in pairs:
         steps.setdefault(antecedent, []).append(consequent)
@@ -88,7 +88,7 @@ def with_tags(
     characters: np.ndarray,
     character_names: list[str],
 ) -> PostsTable:
-    """The posts with other tags, each once a post."""
+    """The posts with these tags in place of theirs; a tag counts once a post."""
     owners = np.repeat(np.arange(len(posts)), tag_counts)
     pairs = np.unique(owners * max(len(tag_names), 1) + tag_codes)
     counts = np.bincount(pairs // max(len(tag_names), 1), minlength=len(posts)).astype(np.int32)

@@ -1,1 +1,1 @@
-"""From a data set folder to batches: rows, decoding, augmentation, hidden tags. Stays home."""
+"""From a data set folder to batches: rows, decoding, augmentation, hidden tags. Not shipped to the Hub."""

@@ -89,7 +89,7 @@ class MFDNCollator:
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int):
-        """Other crops and tags from now on, also in workers that are running. Call before iterating."""
+        """Set the epoch that crops and drawn tags depend on, also in running workers. Call before iterating."""
         self._epoch.fill_(epoch)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Dan:mul as training and evaluation read it: rows, vocabularies, and what is wrong with them."""
+"""Reads Dan:mul for training and evaluation: rows and vocabularies."""
 
 import glob
 import json

@@ -1,1 +1,1 @@
-"""How MFDN is judged: the pass over a split, metrics, figures. Stays home."""
+"""Evaluation: the pass over a split, metrics, results and figures. Not shipped to the Hub."""

@@ -1,4 +1,4 @@
-"""Figures: how a training went, and what a model says about pictures (paper Fig. 4)."""
+"""Figures of a training run and of predictions (paper Fig. 4)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,7 +232,7 @@ def _tag_words(ax: "Axes", tags: list[dict], truth: dict | None):
 
 
 def _words(ax: "Axes", words: list[tuple[str, str, str]], font_size: float = 9.5, separator: str = "  "):
-    """Coloured words, set in lines like text; what does not fit ends in an ellipsis."""
+    """Draw coloured words in lines of text; what does not fit ends in an ellipsis."""
     ax.axis("off")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)

@@ -135,7 +135,7 @@ def lower_edges() -> torch.Tensor:
 
 
 class TagMetrics:
-    """How well scores say which tags a post has, for the 25 and 200 most frequent tags and for all (Table VI).
+    """Tag metrics for the 25 and 200 most frequent tags and for all tags (Table VI).
 
     Paper: Table VI's 'Error' is not defined, and cannot be the Hamming error, at which predicting nothing would beat
     both systems. Here: several measures beside those of two trivial predictors, because no single one says enough.
@@ -250,7 +250,7 @@ class TagMetrics:
 def accuracy_by_training_images(
     labels: torch.Tensor, predicted: torch.Tensor, training_images: Sequence[int]
 ) -> list[dict]:
-    """The long tail: accuracy in bins of characters that had about as many images to learn from.
+    """Accuracy in bins of the number of training images of the character.
 
     Args:
         labels, predicted: [N].

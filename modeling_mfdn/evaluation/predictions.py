@@ -46,7 +46,7 @@ def predict_split(
     progress: bool = True,
     on_step: Callable[[], None] | None = None,
 ) -> Iterator[dict]:
-    """What a model says of every picture of a split, batch by batch, gathered over all processes.
+    """Yields the predictions for every picture of a split, batch by batch, gathered over all processes.
 
     - "image": the picture alone.
     - "image+tags": the character with all tags given (up to T - 2). Tags by *completion*, a pass in which half of the
@@ -159,7 +159,7 @@ def evaluate_model(
     reducers: Sequence = (),
     **options,
 ) -> dict:
-    """Judge a model in both modalities; every image counts once, whatever the batches and processes.
+    """Evaluate a model in both modalities. Every image counts once, for any batch size and number of processes.
 
     Args:
         model, dataloader, accelerator, tag_aggregation, options: see `predict_split`.
@@ -269,7 +269,7 @@ class Hints:
 
 
 class Confidence:
-    """How sure a model is from the image alone and how wrong, at temperature 1 and at the one it is stored with."""
+    """Calibration from the image alone, at temperature 1 and at the stored temperature."""
 
     name = "confidence"
 

@@ -68,7 +68,7 @@ def hub_files(folder: str | Path, model_id: str | None = None, dataset_id: str |
 
 
 def missing_facts(folder: Path) -> list[str]:
-    """What the card of a model cannot say, a sentence each."""
+    """Facts that are missing for the card of a model, one sentence each."""
     found = []
     training = read_json(folder / "training.json")
     if not training:

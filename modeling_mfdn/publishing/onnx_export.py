@@ -37,8 +37,10 @@ GENERAL, CHARACTER = 0, 4  # Danbooru's categories
 
 
 class Graph(nn.Module):
-    """The model, and behind it what a user wants of its outputs: (pixel_values, input_ids, attention_mask) → logits
-    and, if it names tags, tag_scores."""
+    """The model followed by the aggregation of its tags.
+
+    (pixel_values, input_ids, attention_mask) → logits and, if it predicts tags, tag_scores.
+    """
 
     def __init__(self, model: PreTrainedModel, processor: MFDNProcessor, with_tags: bool):
         super().__init__()

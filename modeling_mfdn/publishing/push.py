@@ -1,4 +1,4 @@
-"""Put a trained model or a built data set on the Hub.
+"""Upload a trained model or a built data set to the Hub.
 
     mfdn push model mfdn NAME/mfdn --dry_run
     mfdn push model mfdn NAME/mfdn --dataset_id NAME/danmul

@@ -1,4 +1,4 @@
-"""Characters and tags as people's tools want them in files: captions, Hydrus lists, JSON lines, CSV."""
+"""Writes characters and tags in the formats of other tools: captions, Hydrus lists, JSON lines, CSV."""
 
 import codecs
 import csv
@@ -26,7 +26,7 @@ BYTE_ORDER_MARKS = {
 
 
 def normalized(tag: str) -> str:
-    """`Long hair` and `long_hair` are one tag."""
+    """The tag in lower case with underscores: `Long hair` is `long_hair`."""
     return "_".join(tag.lower().replace("_", " ").split())
 
 
@@ -73,11 +73,11 @@ class Wording:
                     )
 
     def key(self, word: str) -> str:
-        """What two spellings of one word share."""
+        """The form that two spellings of one word share."""
         return as_hint(word, self.known)
 
     def replaced(self, word: str) -> str | None:
-        """What stands for a word, None for one that is never written."""
+        """The replacement of a word; None for one that is never written."""
         key = self.key(word)
         if key in self.exclude:
             return None
@@ -254,7 +254,7 @@ def lost_words(caption: Caption, written: Iterable[str], wording: Wording) -> Co
 
 
 def finished_records(content: bytes, made_by: str) -> tuple[dict[str, dict], int] | None:
-    """What an interrupted run has left.
+    """Records that an interrupted run wrote.
 
     Args:
         content: lines of JSON; the first says what made the others.

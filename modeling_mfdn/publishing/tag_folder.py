@@ -209,7 +209,7 @@ class Report:
         self.lost: Counter[str] = Counter()
 
     def show(self) -> int:
-        """Says it; 1 where there are problems."""
+        """Print the report. Returns the exit code: 1 if there were problems."""
         for name, problem in self.problems.items():
             print(f"not done: {name!r}: {printable(' '.join(problem.split()))}", file=sys.stderr)
         if self.lost:
@@ -290,7 +290,7 @@ def open_progress(output: Path, made_by: str, overwrite: bool, stack: ExitStack)
 
 
 def tag_folder(options: TagOptions) -> Report:
-    """Everything. Raises ValueError or OSError with a sentence for the user."""
+    """Tag a folder of pictures: what `mfdn tag` runs. Raises ValueError or OSError with a sentence for the user."""
     check_options(options)
     device = check_device(options.device or best_device())
     folder, in_one_file = Path(options.folder), options.format in ("jsonl", "csv")

@@ -1,1 +1,1 @@
-"""How MFDN is trained: schedules, recipes, the weights to start from, the Trainer. Stays home."""
+"""Training: schedules, recipes, weights to start from, the Trainer. Not shipped to the Hub."""

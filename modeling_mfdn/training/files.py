@@ -1,4 +1,4 @@
-"""What is written is whole or not there, replaces nothing but its own kind, and says nothing about this machine."""
+"""Writing files and folders whole or not at all, and replacing only what the same command wrote."""
 
 import errno
 import hashlib

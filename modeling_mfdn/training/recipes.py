@@ -1,4 +1,4 @@
-"""What a run starts from: sizes of the model, and recipes, which are flags that differ from the paper's."""
+"""Model sizes, and recipes: the flags that differ from the paper's."""
 
 import argparse
 from collections.abc import Iterable, Sequence

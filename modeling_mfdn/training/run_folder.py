@@ -1,4 +1,4 @@
-"""The folder of a training run: what may be written there, which checkpoint is whole, and the model at the end."""
+"""The folder of a training run: checks before writing, complete checkpoints, the final model."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What changes with the step: the share of hidden tags (Eq. 7) and the learning rate, pure functions both."""
+"""Schedules over optimizer steps: the share of hidden tags (Eq. 7) and the learning rate. Pure functions."""
 
 import math
 

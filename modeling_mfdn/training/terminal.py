@@ -1,4 +1,4 @@
-"""What a command says: a sentence where the input is at fault, in any terminal and any encoding."""
+"""What commands share: errors as one sentence, safe terminal output, and checks of arguments."""
 
 import argparse
 import difflib
@@ -53,21 +53,21 @@ def exits(main: Callable) -> Callable:
 
 
 def score(text: str) -> float:
-    """A number in [0, 1]."""
+    """Parse a number in [0, 1]."""
     if not 0 <= (number := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text}")
     return number
 
 
 def count(text: str) -> int:
-    """A whole number from 0 on."""
+    """Parse an integer of at least 0."""
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
     return number
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Parse an integer of at least 1."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
     return number
