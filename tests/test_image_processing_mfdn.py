@@ -20,10 +20,11 @@ import torch
 from hostile_pictures import bombs, chunk, damaged_pictures, drawing, encoded, png, whole_pictures
 from PIL import Image
 
+from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.shards import train_ready
 from modeling_mfdn import image_processing_mfdn
 from modeling_mfdn.data.images import decode_image
-from modeling_mfdn.image_processing_mfdn import MAX_SIDE, pad_to_square, read_image, to_rgb
+from modeling_mfdn.image_processing_mfdn import MAX_SIDE, load_rgb, pad_to_square, read_image, to_rgb
 from modeling_mfdn.publishing.handler import to_picture
 
 SEED = 18
@@ -376,3 +377,19 @@ def test_postscript_never_reaches_ghostscript(tmp_path, monkeypatch, door):
     }
     with pytest.raises((ValueError, OSError), match="cannot"):
         doors[door]()
+
+
+def test_the_builder_decodes_to_the_same_pixels():
+    """Two decoders, since neither package imports the other: what one lets in, the other reads alike."""
+    compared = 0
+    for name, content in whole_pictures(random.Random(0)):
+        try:
+            theirs = upright_rgb(content)
+        except Exception:  # of a format that the builder does not take
+            continue
+        ours = load_rgb(content)
+        if max(theirs.size) <= MAX_SIDE:
+            assert ours.size == theirs.size, name
+            assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)).max() <= 1, name
+            compared += 1
+    assert compared > 40
