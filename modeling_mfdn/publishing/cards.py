@@ -17,7 +17,7 @@ from ..training.files import write_whole
 TEMPLATE = Path(__file__).with_name("model_card.md")
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
 MAX_TEXT = 1_000  # characters of anything that is not ours
-REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.8\ntorchvision>=0.23\npillow>=11\n"
+REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.10\ntorchvision>=0.25\npillow>=11\n"
 MODEL_TYPES = {
     "mfdn": "MFDN",
     "mfdn-multi-label": "a plain multi-label classifier, which MFDN is compared with",

@@ -55,7 +55,7 @@ def test_the_script_that_is_installed_is_this_command():
         (["push", "dataset", "nowhere", "a/b", "--dry_run"], "nowhere"),
         (["push", "dataset", "nowhere", "a/b", "--dry_run", "--dataset_id", "c/d"], "--dataset_id is of a model"),
         (["tag", "x"], "Missing option '--model'"),
-        (["tag", "x", "--model", "y", "--tag_threshold", "2"], "less than or equal to 1"),
+        (["tag", "x", "--model", "y", "--tag_threshold", "2"], "--tag_threshold"),
         (["nonsuch"], "nonsuch"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
