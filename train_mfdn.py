@@ -32,7 +32,7 @@ from modeling_mfdn.training.schedules import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.tag_tokenizer import build_processor
 from modeling_mfdn.training.terminal import command_line
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
-from modeling_mfdn.training.vision_weights import load_vision_weights
+from modeling_mfdn.training.vision_weights import VisionWeights, fill, read_vision_weights
 
 EMBEDDED_DUMP = "mini_booru"
 EMBEDDED_DATASET = "danmul"
@@ -71,12 +71,22 @@ class ScriptArguments:
             "choices": list(RECIPES),
         },
     )
-    model_size: str = field(default="large", metadata={"help": "large = paper §IV", "choices": list(MODEL_SIZES)})
     vision_weights: str | None = field(
         default=None,
         metadata={
-            "help": "ViT to start from: a timm name (paper: ViT-L), a local .safetensors of timm's, or the folder of "
-            "a model of ours, of any characters and tags"
+            "help": "weights to start from: a timm name (paper: ViT-L); OWNER/NAME on the Hub; a folder in timm's Hub "
+            "layout, of a transformers ViT, or of a model of ours; or a .safetensors of timm's. Sizes follow them"
+        },
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "pixels a side, in steps of the patch (default: of the weights or of the model size)"},
+    )
+    model_size: str | None = field(
+        default=None,
+        metadata={
+            "help": "from noise, without --vision_weights (default: large = paper §IV)",
+            "choices": list(MODEL_SIZES),
         },
     )
     system: str = field(
@@ -204,6 +214,11 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, MFDNTraini
     """Parse the command line: flags win over recipes, recipes over defaults."""
     parser = build_parser()
     asked = parser.parse_args(argv)
+    if asked.vision_weights and asked.model_size:
+        raise ValueError(
+            "--model_size is for training from noise: with --vision_weights sizes are those of the weights."
+        )
+    parser.set_defaults(model_size="large")
     for recipe in asked.recipe or ["paper" if asked.dataset else "quick"]:
         parser.set_defaults(**RECIPES[recipe])
     return parser.parse_args_into_dataclasses(argv)
@@ -295,11 +310,16 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         raise ValueError(f"--num_tags must be at least 1, got {script.num_tags}.")
 
 
-def build_model(script: ScriptArguments, characters: list[str], tags: list[str]) -> MFDNModel:
-    """A new MFDN of the asked size for these characters and tags, with timm's weights where asked."""
+def build_model(
+    script: ScriptArguments, characters: list[str], tags: list[str], weights: VisionWeights | None
+) -> MFDNModel:
+    """A new model for these characters and tags, of the asked size or of that of the weights, and with them."""
     config_class, model_class = SYSTEMS[script.system]
+    sizes = weights.config if weights else MODEL_SIZES[script.model_size]
+    if script.image_size:
+        sizes = sizes | {"image_size": script.image_size}
     config = config_class(
-        **MODEL_SIZES[script.model_size],
+        **sizes,
         **({"modality": script.train_modality} if script.system == "mfdn" else {"tag_loss": script.tag_loss}),
         tag_loss_weight=script.tag_loss_weight,
         single_tag_query=script.single_tag_query,
@@ -313,10 +333,11 @@ def build_model(script: ScriptArguments, characters: list[str], tags: list[str])
         config.num_decoder_layers = 0  # nothing is ever hidden: a decoder would stay untrained
     model = model_class(config)
     model.set_attn_implementation(script.attn_implementation)
-    if script.vision_weights:
-        load_vision_weights(model, script.vision_weights)
-    size = f"{model.num_parameters() / 1e6:.1f} M parameters"
-    print(f"{script.system} {script.model_size}: {size}, modality {config.modality}")
+    if weights:
+        fill(model, weights)
+    start = f"from {script.vision_weights}" if weights else f"{script.model_size} from noise"
+    size = f"{model.num_parameters() / 1e6:.1f} M parameters, {config.image_size} pixels"
+    print(f"{script.system} {start}: {size}, modality {config.modality}")
     return model
 
 
@@ -379,9 +400,13 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     tags = read_tag_vocabulary(script.dataset, needs_tags)[: script.num_tags]
 
     # ------------------------------------------------------------------ model
-    model = build_model(script, characters, tags)
-    processor = build_processor(model.config, tags, script.tag_order)
+    weights = read_vision_weights(script.vision_weights, script.image_size) if script.vision_weights else None
+    model = build_model(script, characters, tags, weights)
+    processor = build_processor(model.config, tags, script.tag_order, weights.image_processor if weights else None)
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
+    collate["image_processor"] = processor.image_processor
+    # A trunk may hold what only its own answer reads, and so no gradient reaches.
+    args.ddp_find_unused_parameters = model.config.trunk_config is not None
 
     # ------------------------------------------------------------------ training
     mask_scheduler = MaskScheduler(script.mask_schedule, script.mask_hold_from, script.mask_peak)
@@ -396,7 +421,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
             crop_share=script.crop_share,
             **collate,
         ),
-        eval_collator=MFDNCollator(training=False, image_processor=processor.image_processor, **collate),
+        eval_collator=MFDNCollator(training=False, **collate),
         evaluate_model=evaluate_model,
         mask_scheduler=mask_scheduler if model.config.modality == "image+tags" else None,
         tag_aggregation=processor.tag_aggregation,

@@ -1,11 +1,14 @@
 """Configuration of MFDN: every number of paper §IV once. `MFDNConfig()` is the model of the paper."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 IGNORE_INDEX = -100  # `tag_labels` where nothing is scored
 PAPER_NUM_CHARACTERS = 14_413  # Table II
 MODALITIES = ("image+tags", "image")
+POOLINGS = ("cls", "mean")
 
 
 @strict
@@ -16,6 +19,11 @@ class MFDNConfig(PreTrainedConfig):
 
     Args:
         image_size, patch_size: in pixels; P = (image_size / patch_size)² + 1 = 65 vision tokens (§IV-B.1).
+        pooling: "cls", the paper's; "mean" of the patches, for trunks that were trained so, which have no [CLS].
+        pool_norm: normalise what is pooled instead of every token, as such trunks may do.
+        num_register_tokens: further tokens between [CLS] and the patches, which nothing reads out.
+        trunk_config: of a vision model of transformers (`timm_wrapper`, `dinov3_vit`, …) in place of patch embedding
+            and vision stack; None = the ViT of the paper.
         hidden_size, num_attention_heads, intermediate_size: one width for all four stacks (§IV-B.3).
         num_vision_layers, num_text_layers, num_fusion_layers, num_decoder_layers: depths of the stacks (§IV-B).
             `num_decoder_layers=0` is MFDN without MLM (Tables IV and V): no tag head, no tag loss.
@@ -31,6 +39,10 @@ class MFDNConfig(PreTrainedConfig):
 
     image_size: int = 128
     patch_size: int = 16
+    pooling: str = "cls"
+    pool_norm: bool = False
+    num_register_tokens: int = 0
+    trunk_config: Any = None
     num_channels: int = 3
     hidden_size: int = 1024
     num_attention_heads: int = 16
@@ -82,6 +94,11 @@ class MFDNConfig(PreTrainedConfig):
                 }
             },
         )
+        if isinstance(self.trunk_config, dict):
+            model_type = self.trunk_config.get("model_type")
+            if model_type not in CONFIG_MAPPING:
+                raise ValueError(f"trunk_config has model_type {model_type!r}, which this transformers does not know.")
+            self.trunk_config = CONFIG_MAPPING[model_type].from_dict(self.trunk_config)
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
@@ -97,6 +114,8 @@ class MFDNConfig(PreTrainedConfig):
             )
         if self.max_tag_tokens < 3:
             raise ValueError(f"max_tag_tokens, with [CLS] and [SEP], must be at least 3, got {self.max_tag_tokens}.")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {POOLINGS}, got {self.pooling!r}.")
         if self.modality not in MODALITIES:
             raise ValueError(f"modality must be one of {MODALITIES}, got {self.modality!r}.")
 
@@ -118,8 +137,13 @@ class MFDNConfig(PreTrainedConfig):
 
     @property
     def num_vision_tokens(self) -> int:
-        """P: image patches and [CLS]."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        """P: image patches, and [CLS] and registers in front of them."""
+        return (self.image_size // self.patch_size) ** 2 + self.num_prefix_tokens
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Vision tokens in front of the patches: [CLS], unless patches are pooled, and registers."""
+        return (self.pooling == "cls") + self.num_register_tokens
 
     @property
     def max_tags(self) -> int:

@@ -16,10 +16,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_mfdn import IGNORE_INDEX, MFDNConfig
 from .modeling_mfdn import (
     MFDNDecoderLayer,
-    MFDNEncoder,
     MFDNOutput,
     MFDNPreTrainedModel,
-    MFDNVisionEmbeddings,
 )
 
 MAX_LOGIT = 10.0  # Label2Label's clamp
@@ -31,10 +29,12 @@ class BaselineConfig(MFDNConfig):
 
     Args:
         tag_loss: "bce", or "asymmetric" (Ridnik et al. 2021: γ- = 4, γ+ = 0, margin 0.05), as popular taggers train.
+        rating_names: of the ratings that a tagger names besides (`rating_logits`); None = none.
     """
 
     model_class: ClassVar[str]
     tag_loss: str = "bce"
+    rating_names: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         # No text branch, whatever a size of MFDN says of it.
@@ -104,10 +104,10 @@ class BaselineModel(MFDNPreTrainedModel):
 
     def __init__(self, config: BaselineConfig):
         super().__init__(config)
-        self.vision_embeddings = MFDNVisionEmbeddings(config)
-        self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
-        self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
+        self.build_image_stack(config)
         self.character_head = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
+        if config.rating_names:
+            self.rating_head = nn.Linear(config.hidden_size, len(config.rating_names))
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
         """Logits [B, K] of every stage, the last of which is the answer; each has a loss of its own."""
@@ -128,7 +128,8 @@ class BaselineModel(MFDNPreTrainedModel):
             MFDNOutput with `tag_logits` [B, 1, K], of a sigmoid.
         """
         vision_states = self.vision_features(pixel_values, **kwargs)  # [B, P, D]
-        logits = self.character_head(vision_states[:, 0])
+        pooled = self.pool(vision_states)
+        logits = self.character_head(pooled)
         character_loss = self.character_loss(logits, labels) if labels is not None else None
         stages = self.answer_tags(vision_states, **kwargs)
         tag_loss = None
@@ -146,7 +147,8 @@ class BaselineModel(MFDNPreTrainedModel):
             tag_loss=tag_loss,
             logits=logits,
             tag_logits=stages[-1][:, None] if return_tag_logits else None,
-            character_embedding=vision_states[:, 0],
+            rating_logits=self.rating_head(pooled) if self.config.rating_names else None,
+            character_embedding=pooled,
         )
 
 
@@ -161,7 +163,7 @@ class MultiLabelModel(BaselineModel):
         self.post_init()
 
     def answer_tags(self, vision_states: torch.Tensor, **kwargs) -> list[torch.Tensor]:
-        return [self.tag_head(vision_states[:, 0])]
+        return [self.tag_head(self.pool(vision_states))]
 
 
 class Label2LabelModel(BaselineModel):

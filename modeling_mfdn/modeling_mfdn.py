@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -112,26 +112,27 @@ class MFDNDecoderLayer(GradientCheckpointingLayer):
 
 
 class MFDNVisionEmbeddings(nn.Module):
-    """[B, 3, H, W] pixels → [B, P, D]: a linear projection of each patch, [CLS] in front, learned positions."""
+    """[B, 3, H, W] pixels → [B, P, D]: a linear projection of each patch, [CLS] in front, learned positions.
+
+    A model that pools its patches has no [CLS]; registers stand between it and the patches.
+    """
 
     def __init__(self, config: MFDNConfig):
         super().__init__()
         self.config = config
         self.patch_embed = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        if config.pooling == "cls":
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        if config.num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, config.num_vision_tokens, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, pixel_values):
-        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
-        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
-            raise ValueError(
-                f"pixel_values must be [batch, {', '.join(map(str, expected))}], got {list(pixel_values.shape)}. "
-                "MFDNProcessor makes them from pictures of any size."
-            )
         pixel_values = pixel_values.to(self.patch_embed.weight.dtype)  # of the processor's, in a model of bfloat16
-        patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)  # [B, P - 1, D]
-        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        patches = self.patch_embed(pixel_values).flatten(2).transpose(1, 2)  # [B, patches, D]
+        prefix = [getattr(self, name) for name in ("cls_token", "register_tokens") if hasattr(self, name)]
+        tokens = torch.cat([*(tokens.expand(patches.shape[0], -1, -1) for tokens in prefix), patches], dim=1)
         return self.dropout(tokens + self.position_embeddings)
 
 
@@ -195,6 +196,7 @@ class MFDNOutput(ModelOutput):
         logits: [B, C] character scores before softmax.
         tag_logits: [B, Q, K] a distribution over all tags for each slot, before softmax. Q = T - 2, or 1 with
             `config.single_tag_query`. None while training, for a model without tag decoder, or on request.
+        rating_logits: [B, ratings] before sigmoid, of models that name ratings.
         character_embedding: [B, D] the state that the character head reads.
         vision_states: [B, P, D] what the vision encoder makes of the pictures, before any tag: given back to `forward`
             with other tags it saves that work.
@@ -206,6 +208,7 @@ class MFDNOutput(ModelOutput):
     tag_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     tag_logits: torch.Tensor | None = None
+    rating_logits: torch.Tensor | None = None
     character_embedding: torch.Tensor | None = None
     vision_states: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -253,6 +256,7 @@ class MFDNPreTrainedModel(PreTrainedModel):
     # The losses are means over this batch; Trainer must not hand over the number of items of the whole step.
     accepts_loss_kwargs = False
     # What the subclasses are made of.
+    trunk: PreTrainedModel
     vision_embeddings: MFDNVisionEmbeddings
     vision_encoder: MFDNEncoder
     fusion_encoder: MFDNEncoder
@@ -260,24 +264,69 @@ class MFDNPreTrainedModel(PreTrainedModel):
     character_head: nn.Linear
     tag_head: nn.Linear
 
+    def build_image_stack(self, config: MFDNConfig) -> None:
+        """What sees the picture: the paper's patch embedding and vision stack, or a trunk, then the fusion stack."""
+        if config.trunk_config is None:
+            self.vision_embeddings = MFDNVisionEmbeddings(config)
+            self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
+        else:
+            self.trunk = AutoModel.from_config(config.trunk_config)
+            timm_model: Any = getattr(self.trunk, "timm_model", None)
+            for name in ("attn_pool", "fc_norm", "head"):  # of its own answer, which nobody asks for
+                if hasattr(timm_model, name):
+                    setattr(timm_model, name, nn.Identity())
+            width = config.trunk_config.hidden_size if timm_model is None else timm_model.num_features
+            is_equal = width == config.hidden_size
+            self.trunk_projection = nn.Identity() if is_equal else nn.Linear(width, config.hidden_size)
+        # A trunk with nothing behind it has normalised its tokens itself.
+        is_bare = config.trunk_config is not None and config.num_fusion_layers == 0
+        norms_tokens = not config.pool_norm and not is_bare
+        self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=norms_tokens)
+        self.pool_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.pool_norm else nn.Identity()
+        )
+
+    def encode_image(self, pixel_values: Any, **kwargs) -> torch.Tensor:
+        """Pixels → the states [B, P, D] that the fusion stack reads. Raises ValueError for another size."""
+        expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values must be [batch, {', '.join(map(str, expected))}], got {list(pixel_values.shape)}. "
+                "MFDNProcessor makes them from pictures of any size."
+            )
+        if self.config.trunk_config is None:
+            return self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
+        return self.trunk_projection(self.trunk(pixel_values.to(self.trunk.dtype)).last_hidden_state)
+
+    def pool(self, states: torch.Tensor) -> torch.Tensor:
+        """One state [B, D] of a picture: that of [CLS], or the mean of its patches."""
+        if self.config.pooling == "cls":
+            return self.pool_norm(states[:, 0])
+        return self.pool_norm(states[:, self.config.num_prefix_tokens :].mean(dim=1))
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, MFDNVisionEmbeddings):
-            init.trunc_normal_(module.cls_token, std=std)
-            init.trunc_normal_(module.position_embeddings, std=std)
+            for name in ("cls_token", "register_tokens", "position_embeddings"):
+                if hasattr(module, name):
+                    init.trunc_normal_(getattr(module, name), std=std)
         elif isinstance(module, MFDNTagDecoder):
             init.trunc_normal_(module.mask_vector, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
         """Of the tags; of the patches, where a model takes pictures alone, as ViT has it."""
-        has_tags = self.config.modality == "image+tags"
-        return self.tag_embeddings.tag_embeddings if has_tags else self.vision_embeddings.patch_embed
+        if self.config.modality == "image+tags":
+            return self.tag_embeddings.tag_embeddings
+        has_trunk = self.config.trunk_config is not None
+        return self.trunk.get_input_embeddings() if has_trunk else self.vision_embeddings.patch_embed
 
     def set_input_embeddings(self, value: Any):
         if self.config.modality == "image+tags":
             self.tag_embeddings.tag_embeddings = value
+        elif self.config.trunk_config is not None:
+            self.trunk.set_input_embeddings(value)
         else:
             self.vision_embeddings.patch_embed = value
 
@@ -307,8 +356,7 @@ class MFDNPreTrainedModel(PreTrainedModel):
 
     def vision_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         """Image tokens alone through vision and fusion stacks, [B, P, D]: what a ViT of both depths gives."""
-        hidden_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)
-        return self.fusion_encoder(hidden_states, **kwargs)
+        return self.fusion_encoder(self.encode_image(pixel_values, **kwargs), **kwargs)
 
     def character_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Eq. 4, mean over the posts."""
@@ -339,9 +387,7 @@ class MFDNModel(MFDNPreTrainedModel):
 
     def __init__(self, config: MFDNConfig):
         super().__init__(config)
-        self.vision_embeddings = MFDNVisionEmbeddings(config)
-        self.vision_encoder = MFDNEncoder(config, config.num_vision_layers)
-        self.fusion_encoder = MFDNEncoder(config, config.num_fusion_layers, final_norm=True)
+        self.build_image_stack(config)
         self.character_head = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
         if config.modality == "image+tags":
             self.tag_embeddings = MFDNTagEmbeddings(config)
@@ -393,11 +439,11 @@ class MFDNModel(MFDNPreTrainedModel):
         if (pixel_values is None) == (vision_states is None):
             raise ValueError("Give either pixel_values or the vision_states of an earlier call.")
         if vision_states is None:
-            vision_states = self.vision_encoder(self.vision_embeddings(pixel_values), **kwargs)  # [B, P, D]
+            vision_states = self.encode_image(pixel_values, **kwargs)  # [B, P, D]
         text_states, text_mask = self.encode_tags(visible, vision_states, **kwargs)  # [B, N + 2, D] or None
         fused_states, text_states = self.fuse(vision_states, text_states, text_mask, **kwargs)
 
-        character_embedding = fused_states[:, 0]
+        character_embedding = self.pool(fused_states)
         logits = self.character_head(character_embedding)  # [B, C]
         character_loss = self.character_loss(logits, labels) if labels is not None else None
 
@@ -406,7 +452,7 @@ class MFDNModel(MFDNPreTrainedModel):
             return_tag_logits = not self.training
         if self.config.predicts_tags and (return_tag_logits or tag_labels is not None):
             decode = self.decode_one_slot if self.config.single_tag_query else self.decode_slots
-            decoded = decode(fused_states, text_states, visible, **kwargs)  # [B, Q, D]
+            decoded = decode(self.pool_norm(fused_states), text_states, visible, **kwargs)  # [B, Q, D]
             if tag_labels is not None:
                 tag_loss = self.tag_loss(decoded, tag_labels)
             if return_tag_logits:

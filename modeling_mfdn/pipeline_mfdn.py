@@ -29,6 +29,7 @@ class MFDNPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         config = self.model.config
         self.processor.characters = [config.id2label[label] for label in range(config.num_labels)]
+        self.processor.ratings = getattr(config, "rating_names", None)
         # `pipeline()` puts classes in place of the names in this entry, which then could not be written as JSON.
         for entry in config.custom_pipelines.values():
             entry["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in entry["pt"]]
@@ -45,7 +46,8 @@ class MFDNPipeline(Pipeline):
 
         Returns:
             `{"characters": [{"label", "score"}], "tags": [{"label", "score"}]}`, best first and without the tags that
-            were given; a list of them for a list; an iterator of them for a generator or Dataset.
+            were given, and `"ratings"` of models that name them; a list of them for a list; an iterator of them for a
+            generator or Dataset.
         """
         if isinstance(inputs, list | tuple):
             if not inputs:
@@ -82,7 +84,8 @@ class MFDNPipeline(Pipeline):
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
         outputs = self.model(**inputs)
-        return {"logits": outputs.logits, "tag_logits": outputs.tag_logits, "input_ids": inputs.get("input_ids")}
+        found = {name: outputs.get(name) for name in ("logits", "tag_logits", "rating_logits")}
+        return found | {"input_ids": inputs.get("input_ids")}
 
     def postprocess(self, outputs: dict[str, Any], **parameters) -> dict[str, Any]:
         input_ids, given_tags = outputs["input_ids"], None

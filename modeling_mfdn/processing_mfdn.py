@@ -22,6 +22,7 @@ BY_MODALITY = ("images_kwargs", "text_kwargs", "common_kwargs")
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 TAG_AGGREGATIONS = ("noisy_or", "max", "mean", "sigmoid")
 TAG_ORDERS = ("random", "alphabetical", "frequency")
+CHARACTER_ACTIVATIONS = ("softmax", "sigmoid")
 CHUNK_ELEMENTS = 2**22  # logits turned into probabilities at a time: 16 MB, not 200 MB per copy of [64, 30, 25404]
 
 
@@ -103,6 +104,8 @@ class MFDNProcessor(ProcessorMixin):
         tag_aggregation: how slots become one score per tag, see `aggregate_tag_scores`.
         tag_order: how the model was trained to find tags in its slots: "random", "alphabetical", or "frequency", which
             is the order of the vocabulary.
+        character_activation: "softmax": one character is in the picture; "sigmoid": each may be.
+        character_threshold: score in [0, 1] from which on tools say that a character is there.
         tag_threshold: score in [0, 1] from which on `post_process` names a tag.
         tag_thresholds: the same for each tag [K], in the order of their labels; None = `tag_threshold` for all.
         temperature: > 0, divides the logits of characters, so that a score of 0.7 is right in 7 of 10 cases.
@@ -117,6 +120,8 @@ class MFDNProcessor(ProcessorMixin):
         tokenizer=None,
         tag_aggregation: str = "noisy_or",
         tag_order: str = "random",
+        character_activation: str = "softmax",
+        character_threshold: float = 0.5,
         tag_threshold: float = 0.35,
         tag_thresholds: list[float] | None = None,
         temperature: float = 1.0,
@@ -127,8 +132,11 @@ class MFDNProcessor(ProcessorMixin):
             raise ValueError(f"tag_aggregation must be one of {TAG_AGGREGATIONS}, got {tag_aggregation!r}.")
         if tag_order not in TAG_ORDERS:
             raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
-        check_threshold(tag_threshold)
-        for threshold in tag_thresholds or ():
+        if character_activation not in CHARACTER_ACTIVATIONS:
+            raise ValueError(
+                f"character_activation must be one of {CHARACTER_ACTIVATIONS}, got {character_activation!r}."
+            )
+        for threshold in (character_threshold, tag_threshold, *(tag_thresholds or ())):
             check_threshold(threshold)
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}.")
@@ -140,11 +148,14 @@ class MFDNProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
         self.tag_aggregation = tag_aggregation
         self.tag_order = tag_order
+        self.character_activation = character_activation
+        self.character_threshold = character_threshold
         self.tag_threshold = tag_threshold
         self.tag_thresholds = None if tag_thresholds is None else list(tag_thresholds)
         self.temperature = temperature
         # Names of the C characters in the order of their labels; None where no config was beside the processor.
         self.characters = None if characters is None else list(characters)
+        self.ratings: list[str] | None = None  # likewise, of models that name ratings
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
@@ -154,6 +165,7 @@ class MFDNProcessor(ProcessorMixin):
         hub = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
         with contextlib.suppress(OSError):  # a processor without a model has no config
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            processor.ratings = config.get("rating_names")
             if names := config.get("id2label"):
                 processor.characters = [name for _, name in sorted((int(k), name) for k, name in names.items())]
         return loaded
@@ -174,8 +186,8 @@ class MFDNProcessor(ProcessorMixin):
         return ["pixel_values", "input_ids", "attention_mask"]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written; the characters stand in the config."""
-        return {name: value for name, value in super().to_dict().items() if name != "characters"}
+        """As it is written; the names of characters and ratings stand in the config."""
+        return {name: value for name, value in super().to_dict().items() if name not in ("characters", "ratings")}
 
     def __call__(
         self,
@@ -317,10 +329,12 @@ class MFDNProcessor(ProcessorMixin):
         max_tags: int | None = None,
         given_tags: Any = None,
     ) -> list[dict[str, list[dict[str, Any]]]]:
-        """Names and scores, best first: for each picture `{"characters": [{"label", "score"}], "tags": [...]}`.
+        """Names and scores, best first: for each picture `{"characters": [{"label", "score"}], "tags": [...]}`, and
+        `"ratings"` where the model names them.
 
         Args:
-            outputs: of the model; `logits` [B, C] and `tag_logits` [B, Q, K] or None, which names no tags.
+            outputs: of the model; `logits` [B, C]; `tag_logits` [B, Q, K] or None, which names no tags; and
+                `rating_logits` [B, ratings] or None.
             top_k: characters per picture, at most C; None = 5, or all if the model knows fewer.
             tag_threshold: score in [0, 1] from which on a tag is named; None = the processor's, for each tag its own
                 if there are such.
@@ -340,11 +354,16 @@ class MFDNProcessor(ProcessorMixin):
             raise ValueError(f"top_k must be 1 to the number of characters, {num_characters}, got {top_k!r}.")
         if max_tags is not None and not (is_whole(max_tags) and max_tags >= 0):
             raise ValueError(f"max_tags must be a whole number of 0 or more, got {max_tags!r}.")
-        scores, labels = (logits.float() / self.temperature).softmax(dim=-1).topk(top_k)
+        scores, labels = self.character_scores(logits).topk(top_k)
         results = [
             {"characters": [{"label": names[k], "score": p} for k, p in zip(*row, strict=True)], "tags": []}
             for row in zip(labels.tolist(), scores.tolist(), strict=True)
         ]
+        if (rating_logits := outputs.get("rating_logits")) is not None:
+            ratings = self.ratings or [f"RATING_{label}" for label in range(rating_logits.shape[1])]
+            for result, row in zip(results, rating_logits.float().sigmoid().tolist(), strict=True):
+                named = sorted(zip(ratings, row, strict=True), key=lambda entry: -entry[1])
+                result["ratings"] = [{"label": name, "score": score} for name, score in named]
         if tag_logits is not None:
             tag_scores, is_given = self.tag_scores(tag_logits, given_tags)
             is_named = (tag_scores >= self._thresholds(tag_threshold, tag_scores)) & ~is_given
@@ -355,6 +374,11 @@ class MFDNProcessor(ProcessorMixin):
                 tags = self.tokenizer.convert_ids_to_tokens((found + first_tag_id).tolist())
                 result["tags"] = [{"label": tag, "score": p} for tag, p in zip(tags, row[found].tolist(), strict=True)]
         return results
+
+    def character_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scores [B, C] in [0, 1] of `logits` [B, C]."""
+        calibrated = logits.float() / self.temperature
+        return calibrated.sigmoid() if self.character_activation == "sigmoid" else calibrated.softmax(dim=-1)
 
     def _thresholds(self, tag_threshold: float | None, tag_scores: torch.Tensor) -> float | torch.Tensor:
         """What scores [B, K] are compared with: a number, or one for each tag [K]."""

@@ -240,6 +240,7 @@ def test_paper_size_has_588_million_parameters():
         "vision_embeddings": 16 * 16 * 3 * 1024 + 1024 + 1024 + 65 * 1024,
         "vision_encoder": 12 * layer,
         "fusion_encoder": 12 * layer + 2048,
+        "pool_norm": 0,
         "character_head": 1025 * 14_413,
         "tag_embeddings": (25_409 + 32) * 1024 + 2048,
         "text_encoder": 12 * layer,

@@ -309,7 +309,7 @@ def test_bf16_trains(danmul, tmp_path):
 
 def test_a_new_model_has_the_attention_that_was_asked_for():
     script, _ = train_mfdn.parse_arguments(["--model_size", "tiny", "--attn_implementation", "eager"])
-    assert train_mfdn.build_model(script, ["one", "two"], ["tag"]).config._attn_implementation == "eager"
+    assert train_mfdn.build_model(script, ["one", "two"], ["tag"], None).config._attn_implementation == "eager"
 
 
 def test_a_trained_model_is_not_overwritten_unasked(trained, danmul):

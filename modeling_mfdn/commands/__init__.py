@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from .export import export
+from .import_tagger import import_tagger
 from .page import page
 from .push import push
 from .tag import tag
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (tag, export, page, push):
     app.command()(command)
+app.command("import")(import_tagger)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

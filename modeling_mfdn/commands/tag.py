@@ -38,9 +38,12 @@ def tag(
         float | None, Option("--tag_threshold", min=0, max=1, help="score; default those stored with the model")
     ] = None,
     character_threshold: Annotated[
-        float, Option("--character_threshold", min=0, max=1, help="score; above 0.5 one character at most")
-    ] = 0.5,
+        float | None, Option("--character_threshold", min=0, max=1, help="score; default that stored with the model")
+    ] = None,
     no_characters: Annotated[bool, Option("--no_characters", help="tags only")] = False,
+    rating: Annotated[
+        bool, Option("--rating", help="write the likeliest rating into captions too, of models that name them")
+    ] = False,
     max_tags: Annotated[int | None, Option("--max_tags", min=0, help="of each picture; default all above it")] = None,
     exclude: Annotated[list[str], Option("--exclude", metavar="TAG ...", help="never write these")] = NONE,
     replace: Annotated[list[str], Option("--replace", metavar="OLD=NEW ...", help="write NEW for OLD")] = NONE,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 
 from ..configuration_mfdn import MFDNConfig
 from ..image_processing_mfdn import MFDNImageProcessor, load_rgb, pad_to_square
@@ -26,7 +25,7 @@ IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not de
 class MFDNCollator:
     """Turns rows of `load_split` into a batch. Picklable; runs in the workers of a DataLoader.
 
-    Batch: `pixel_values` float32 [B, 3, S, S] in [-1, 1] · `input_ids`, `attention_mask` int64 [B, T] as
+    Batch: `pixel_values` float32 [B, 3, S, S] normalised · `input_ids`, `attention_mask` int64 [B, T] as
     `[CLS] tag ... [SEP] [PAD] ...` · `labels` int64 [B] · `post_id` int64 [B] · in evaluation also `tag_targets`
     bool [B, K], all tags of the post, also those beyond T - 2.
 
@@ -40,7 +39,8 @@ class MFDNCollator:
         tags: the K tags; the tag at position k has the id `config.num_special_tokens + k`. Other tags of a post are
             dropped, counted in `num_unknown_tags` (of this process) and warned of once.
         training: random crop, flip, colours and tags. Else the whole picture and draws fixed per post.
-        image_processor: of evaluation; None makes one for `config.image_size`.
+        image_processor: its pixels are those of evaluation, and its normalisation and filter those of training; None
+            makes one for `config.image_size`.
         tag_order: how tags fill the T - 2 slots. The `tags` are expected most frequent first for "frequency".
         seed: of the draws in training; evaluation uses a seed of its own.
         flip: mirror half of the training pictures.
@@ -169,7 +169,7 @@ class MFDNCollator:
         side = share * image.width
         left, top = rng.uniform(0, image.width - side, 2)
         # Crop and resize at once: no pixel is computed that is not shown.
-        image = image.resize((size, size), PILImage.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        image = image.resize((size, size), self.image_processor.resample, box=(left, top, left + side, top + side))
         pixels = np.asarray(image)
         pixels = pixels[:, ::-1] if rng.random() < 0.5 and self.flip else pixels
         factors = np.array([1.0, 1.0, 1.0, 0.0]) + rng.uniform(-1, 1, 4) * self.color_jitter
@@ -183,4 +183,6 @@ class MFDNCollator:
         pixels = np.stack([pixels for pixels, _ in pictures])
         factors = np.stack([factors for _, factors in pictures])
         mean_luminance = pixels.reshape(len(pixels), 3, -1).mean(axis=2) @ LUMINANCE
-        return apply_color(torch.from_numpy(pixels), torch.from_numpy(color_matrices(factors, mean_luminance)))
+        normalization = (self.image_processor.image_mean, self.image_processor.image_std)
+        matrices = torch.from_numpy(color_matrices(factors, mean_luminance, *normalization))
+        return apply_color(torch.from_numpy(pixels), matrices, *normalization)

@@ -1,5 +1,7 @@
 """Pixels: decoding at the size that is needed, and colour jitter as one matrix per image."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import simplejpeg
 import torch
@@ -8,6 +10,7 @@ from PIL import Image as PILImage
 from ..image_processing_mfdn import load_rgb
 
 MAX_FAST_PIXELS = 2**25  # what is larger, Pillow decodes, where its size is checked
+HALF = (0.5, 0.5, 0.5)
 LUMINANCE = np.array([0.2989, 0.587, 0.114])  # of R, G, B, as torchvision
 RGB_TO_YIQ = np.array([LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
@@ -36,15 +39,18 @@ def decode_image(encoded: bytes, min_side: int | None = None) -> PILImage.Image:
     return load_rgb(encoded, min_side)
 
 
-def color_matrices(factors: np.ndarray, mean_luminance: np.ndarray) -> np.ndarray:
-    """Colour jitter, /255 and normalisation with mean = std = 0.5 as one affine map per image.
+def color_matrices(
+    factors: np.ndarray, mean_luminance: np.ndarray, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+) -> np.ndarray:
+    """Colour jitter, /255 and normalisation as one affine map per image.
 
     Args:
         factors: [B, 4]: brightness, contrast, saturation (1 = unchanged) and hue (turns, 0 = unchanged).
         mean_luminance: [B] of the image before jitter, in [0, 255]; the point that contrast keeps.
+        mean, std: of each channel, on the scale [0, 1].
 
     Returns:
-        [B, 3, 4] float32: `matrix[:, :3] @ rgb + matrix[:, 3]` is the pixel in [-1, 1] for rgb in [0, 255].
+        [B, 3, 4] float32: `matrix[:, :3] @ rgb + matrix[:, 3]` is the normalised pixel for rgb in [0, 255].
     """
     # torchvision draws the order of the four at random, clips between them and turns the hue in HSV. Here: fixed
     # order, one clip at the end, hue turned in YIQ, because then all four are one matrix. Equal as augmentation.
@@ -64,20 +70,24 @@ def color_matrices(factors: np.ndarray, mean_luminance: np.ndarray) -> np.ndarra
     matrix = np.concatenate(
         [hue_matrix @ saturation_matrix * gain, np.broadcast_to(offset[:, None, None], (len(factors), 3, 1))], axis=2
     )
-    matrix *= 2 / 255
-    matrix[:, :, 3] -= 1
+    matrix *= (1 / np.asarray(std) / 255)[:, None]
+    matrix[:, :, 3] -= np.asarray(mean) / np.asarray(std)
     return matrix.astype(np.float32)
 
 
-def apply_color(pixels: torch.Tensor, color_matrix: torch.Tensor) -> torch.Tensor:
+def apply_color(
+    pixels: torch.Tensor, color_matrix: torch.Tensor, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+) -> torch.Tensor:
     """Jittered and normalised pixels.
 
     Args:
         pixels: [B, 3, S, S] uint8.
-        color_matrix: [B, 3, 4] float32 of `color_matrices`.
+        color_matrix: [B, 3, 4] float32 of `color_matrices`, made with the same `mean` and `std`.
 
     Returns:
-        [B, 3, S, S] float32 in [-1, 1].
+        [B, 3, S, S] float32, cut at what black and white become; [-1, 1] for mean = std = 0.5.
     """
     flat = pixels.flatten(2).to(color_matrix.dtype)
-    return torch.baddbmm(color_matrix[:, :, 3:], color_matrix[:, :, :3], flat).clamp_(-1, 1).view(pixels.shape)
+    black, white = ((value - torch.tensor(mean)) / torch.tensor(std) for value in (0, 1))
+    colored = torch.baddbmm(color_matrix[:, :, 3:], color_matrix[:, :, :3], flat)
+    return colored.clamp_(black[:, None], white[:, None]).view(pixels.shape)

@@ -71,6 +71,8 @@ def missing_facts(folder: Path) -> list[str]:
     """Facts that are missing for the card of a model, one sentence each."""
     found = []
     training = read_json(folder / "training.json")
+    if training.get("imported"):
+        return found
     if not training:
         found.append("training.json is missing: the card says neither how nor on what the model was trained.")
     elif not training.get("data"):
@@ -88,9 +90,11 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
     build = training.get("data", {})
     reads_tags = config.get("modality") != "image"
     characters = config.get("id2label") or {}
-    drawn = build.get("drawn") is True
+    drawn, imported = build.get("drawn") is True, training.get("imported", {})
+    licence = imported.get("licence", "unknown") if imported else "apache-2.0" if drawn else "other"
     data = ModelCardData(
-        license="apache-2.0" if drawn else "other",
+        license="other" if licence == "unknown" else plain(licence),
+        base_model=imported.get("imported_from") if "/" in imported.get("imported_from", "") else None,
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["anime", "character-identification", "tag-prediction", "multimodal", "mfdn"],
@@ -103,14 +107,20 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
     if config.get("model_type") == "mfdn":
         system += "" if reads_tags else " without its text branch (a unimodal ViT)"
         system += ", without tag decoder (no MLM)" if reads_tags and not config.get("num_decoder_layers", 4) else ""
-    names_tags = bool(results.get("image", {}).get("tags")) or (reads_tags and config.get("num_decoder_layers", 4))
+    if imported:
+        system = "a multi-label tagger: tags, characters and ratings, each with a score of its own"
+    names_tags = (
+        bool(imported)
+        or bool(results.get("image", {}).get("tags"))
+        or (reads_tags and config.get("num_decoder_layers", 4))
+    )
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
         marker=MARKER,
         name=plain(model_id.split("/")[-1]),
         model_id=model_id.replace('"', ""),
-        what="Names the character in an anime illustration"
+        what=f"Names the character{'s' if imported else ''} in an anime illustration"
         + (" and writes its tags." if names_tags else ".")
         + what_it_takes(reads_tags, bool(names_tags)),
         system=system,
@@ -136,13 +146,24 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         else f"a score of {processor.get('tag_threshold', 0.35)} on, the same for all",
         data=data_lines(build),
         ratings=", ".join(f"`{plain(r)}` {n:,}" for r, n in build.get("ratings", {}).items()) or "not recorded",
-        training=training_line(training, state),
-        licence_line="The weights were trained on pictures that this project's code drew; Apache-2.0 too."
+        training="" if imported else training_line(training, state),
+        imported=plain(imported.get("imported_from", "")),
+        ratings_named=imported.get("ratings", 0),
+        licence_line=imported_licence(imported)
+        if imported
+        else "The weights were trained on pictures that this project's code drew; Apache-2.0 too."
         if drawn
         else "The weights were trained on illustrations whose rights lie with their artists; what that "
         "means for the weights differs from country to country.",
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def imported_licence(imported: dict) -> str:
+    licence, source = plain(imported["licence"]), plain(imported["imported_from"])
+    if licence == "unknown":
+        return f"The licence of the weights is that of `{source}`, which was not at hand: look there."
+    return f"The weights are those of `{source}`, whose card says: {licence}."
 
 
 def what_it_takes(reads_tags: bool, names_tags: bool) -> str:

@@ -3,9 +3,10 @@
     mfdn export --model mfdn --output mfdn_onnx
     mfdn export --model mfdn --output mfdn_onnx --int8 --dataset danmul
 
-Inputs: `pixel_values` float32 [B, 3, S, S], RGB in [-1, 1], a picture on a white square (preprocess.json says how);
+Inputs: `pixel_values` float32 [B, 3, S, S], RGB, normalised, a picture on a white square (preprocess.json says how);
 with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
-fitted temperature, so softmax gives scores; `tag_scores` [B, K] in [0, 1], of tags that were given too. B is free.
+fitted temperature, so that softmax, or sigmoid where `character_activation` says so, gives scores; `tag_scores` [B, K]
+in [0, 1], of tags that were given too; `rating_scores` of a model that names ratings. B is free.
 Both graphs are compared with PyTorch before anything is written.
 
 `selected_tags.csv` has the columns that front ends of WD taggers read. Those feed BGR in [0, 255], channels last: they
@@ -33,13 +34,13 @@ TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page can resize with
-GENERAL, CHARACTER = 0, 4  # Danbooru's categories
+GENERAL, CHARACTER, RATING = 0, 4, 9  # categories of Danbooru and of WD taggers
 
 
 class Graph(nn.Module):
     """The model followed by the aggregation of its tags.
 
-    (pixel_values, input_ids, attention_mask) → logits and, if it predicts tags, tag_scores.
+    (pixel_values, input_ids, attention_mask) → logits and, if it predicts them, tag_scores and rating_scores.
     """
 
     def __init__(self, model: PreTrainedModel, processor: MFDNProcessor, with_tags: bool):
@@ -61,7 +62,8 @@ class Graph(nn.Module):
         hidden_slots = None
         if self.with_tags:  # the slot of a given tag is no prediction
             hidden_slots = ~((input_ids >= config.num_special_tokens) & attention_mask.bool())[:, 1:-1]
-        return logits, aggregate_tag_scores(outputs.tag_logits, self.method, config.max_tags, hidden_slots)
+        found = [logits, aggregate_tag_scores(outputs.tag_logits, self.method, config.max_tags, hidden_slots)]
+        return (*found, outputs.rating_logits.sigmoid()) if outputs.rating_logits is not None else tuple(found)
 
 
 def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> tuple[torch.Tensor, ...]:
@@ -93,11 +95,17 @@ def export_graph(module: Graph, model: PreTrainedModel, path: Path) -> None:
         path,
         dynamo=True,
         input_names=names,
-        output_names=["logits", "tag_scores"][: 2 if model.config.predicts_tags else 1],
+        output_names=output_names(model),
         dynamic_shapes=[{0: batch} for _ in names],
         external_data=size > MAX_BYTES,
         verbose=False,
     )
+
+
+def output_names(model: PreTrainedModel) -> list[str]:
+    """Of its graphs."""
+    has_ratings = bool(getattr(model.config, "rating_names", None))
+    return ["logits", *(["tag_scores"] * model.config.predicts_tags), *(["rating_scores"] * has_ratings)]
 
 
 def open_graph(path: Path):
@@ -129,13 +137,17 @@ def largest_difference(model: PreTrainedModel, processor: MFDNProcessor, session
                 tokens = [processor.tokenizer.convert_ids_to_tokens(row.tolist(), True) for row in inputs[1]]
                 given = tokens if any(tokens) else None
             wanted.append(processor.tag_scores(outputs.tag_logits, given)[0])
+        if outputs.rating_logits is not None:
+            wanted.append(outputs.rating_logits.sigmoid())
         found = run_graph(session, inputs)
         found[0] = found[0] * processor.temperature
         largest = max([largest, *((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))])
     return largest
 
 
-def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset: str, split: str) -> dict[str, float]:
+def accuracy_of_graph(
+    session, model: PreTrainedModel, processor: MFDNProcessor, dataset: str, split: str
+) -> dict[str, float]:
     """Top-1 accuracy on a split; with tags if the graph takes them."""
     from torch.utils.data import DataLoader
 
@@ -145,7 +157,9 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
     rows = load_split(dataset, split)
     if read_characters(rows) != [model.config.id2label[label] for label in range(model.config.num_labels)]:
         raise ValueError(f"{dataset} has other characters than the model: measure on the data set it was trained on.")
-    loader = DataLoader(rows, batch_size=32, collate_fn=MFDNCollator(model.config, tags, training=False))
+    options = {"tags": processor.tag_names, "image_processor": processor.image_processor}
+    collator = MFDNCollator(model.config, training=False, **options)
+    loader = DataLoader(rows, batch_size=32, collate_fn=collator)
     hits = 0
     for batch in loader:
         inputs = [batch["pixel_values"]]
@@ -155,8 +169,10 @@ def accuracy_of_graph(session, model: PreTrainedModel, tags: list[str], dataset:
     return {"top1_accuracy": hits / len(rows), "images": len(rows)}
 
 
-def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset: str | None) -> None:
-    """selected_tags.csv: tag_id, name, category (0 general, 4 character), count; general tags in the model's order."""
+def write_tag_table(
+    path: Path, tags: list[str], characters: list[str], ratings: list[str], dataset: str | None
+) -> None:
+    """selected_tags.csv: tag_id, name, category (0 general, 4 character, 9 rating), count; in the model's order."""
     counts: list[dict[str, int]] = [{}, {}]
     if dataset:
         for known, file, name in ((counts[0], "tags.json", "tag"), (counts[1], "characters.json", "character")):
@@ -167,6 +183,7 @@ def write_tag_table(path: Path, tags: list[str], characters: list[str], dataset:
         writer.writerow(["tag_id", "name", "category", "count"])
         rows = [(tag, GENERAL, counts[0].get(tag, 0)) for tag in tags]
         rows += [(name, CHARACTER, counts[1].get(name, 0)) for name in characters]
+        rows += [(name, RATING, 0) for name in ratings]
         writer.writerows([number, *row] for number, row in enumerate(rows))
 
 
@@ -202,11 +219,12 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
             size = sum(part.stat().st_size for part in output.glob(f"{file.name}*"))
             entry[file.stem] = {"bytes": size, "largest_difference": difference}
             if dataset:
-                entry[file.stem] |= accuracy_of_graph(session, model, tags, dataset, split) | {"split": split}
+                entry[file.stem] |= accuracy_of_graph(session, model, processor, dataset, split) | {"split": split}
                 change = entry[file.stem]["top1_accuracy"] - entry[path.stem]["top1_accuracy"]
                 entry[file.stem] |= {"top1_accuracy_change": change} if file != path else {}
         report["graphs"][name] = entry
-    write_tag_table(output / "selected_tags.csv", tags, characters, dataset)
+    ratings = processor.ratings or []
+    write_tag_table(output / "selected_tags.csv", tags, characters, ratings, dataset)
     preprocess = {
         "image_size": config.image_size,
         "mean": list(image_processor.image_mean),
@@ -215,6 +233,9 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
         "resample": FILTERS[image_processor.resample],
         "characters": characters,
         "tags": tags,
+        "ratings": ratings,
+        "character_activation": processor.character_activation,
+        "character_threshold": processor.character_threshold,
         "num_special_tokens": config.num_special_tokens,
         "cls_token_id": config.cls_token_id,
         "sep_token_id": config.sep_token_id,

@@ -99,15 +99,17 @@ class Wording:
         threshold = self.options.character_threshold
         return [row for row in characters if row[1] >= threshold and not self.options.no_characters], tags
 
-    def words(self, characters: list, tags: list) -> list[str]:
+    def words(self, characters: list, tags: list, rating: dict | None = None) -> list[str]:
         """What a caption says of a picture, without what --first says."""
-        prefix = "character:" if self.options.format == "hydrus" else ""
-        rows = [(prefix + self.spelled(name), value) for name, value in characters]
+        is_hydrus = self.options.format == "hydrus"
+        rows = [("character:" * is_hydrus + self.spelled(name), value) for name, value in characters]
         rows += [(self.spelled(name), value) for name, value in tags]
+        if rating:
+            rows.append(("rating:" * is_hydrus + rating["label"], rating["score"]))
         return [f"{name}:{value:.2f}" if self.options.scores and value is not None else name for name, value in rows]
 
-    def record(self, name: str, characters: list, tags: list) -> dict:
-        """A line of jsonl or a row of csv."""
+    def record(self, name: str, characters: list, tags: list, rating: dict | None = None) -> dict:
+        """A line of jsonl or a row of csv; with the likeliest rating of models that name them."""
         firsts = {self.key(tag) for tag in self.options.first}
         tags = [(tag, None) for tag in self.options.first] + [row for row in tags if self.key(row[0]) not in firsts]
         shown = {"file": name}
@@ -115,6 +117,10 @@ class Wording:
             shown[kind] = [self.spelled(tag) for tag, _ in rows]
             if self.options.scores:
                 shown[f"{kind[:-1]}_scores"] = [None if value is None else round(value, 4) for _, value in rows]
+        if rating:
+            shown["rating"] = rating["label"]
+            if self.options.scores:
+                shown["rating_score"] = round(rating["score"], 4)
         return shown
 
 

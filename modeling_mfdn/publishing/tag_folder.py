@@ -52,6 +52,7 @@ NOT_OF_RECORDS = (
     "not_recursive",
 )
 SHOWN = 10
+MAX_CHARACTERS = 32  # of a picture, where each is there or not
 
 
 @dataclass
@@ -68,8 +69,9 @@ class TagOptions:
     scores: bool = False
     spreadsheet: bool = False
     tag_threshold: float | None = None
-    character_threshold: float = 0.5
+    character_threshold: float | None = None
     no_characters: bool = False
+    rating: bool = False
     max_tags: int | None = None
     exclude: list[str] = field(default_factory=list)
     replace: list[str] = field(default_factory=list)
@@ -156,7 +158,7 @@ def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list,
         given = [hints[index] for index in items["indices"]]
         found = processor.post_process(
             outputs,
-            top_k=min(5, model.config.num_labels),
+            top_k=min(5 if processor.character_activation == "softmax" else MAX_CHARACTERS, model.config.num_labels),
             tag_threshold=options.tag_threshold,
             max_tags=options.max_tags,
             given_tags=given if any(given) else None,
@@ -322,6 +324,10 @@ def tag_folder(options: TagOptions) -> Report:
 
         model = AutoModelForImageClassification.from_pretrained(options.model).eval()
         processor = MFDNProcessor.from_pretrained(options.model)
+        if options.character_threshold is None:
+            options.character_threshold = processor.character_threshold
+        if options.rating and not processor.ratings:
+            raise ValueError(f"--rating: {options.model} names no ratings.")
         vocabulary = processor.tokenizer.get_vocab()
         wording = Wording(options, {*vocabulary, *(processor.characters or ())})
         if not (options.append or options.use_existing):  # else they may be words of the captions
@@ -354,16 +360,18 @@ def tag_folder(options: TagOptions) -> Report:
                 report.problems[names[path]] = problem
                 continue
             characters, tags = wording.chosen(result)
+            rating = result["ratings"][0] if "ratings" in result else None
             if not options.append:  # what the model was told is true as well
                 told = [new for tag in hints[index] if (new := wording.replaced(tag))]
                 tags = [(tag, None) for tag in told] + tags
             if in_one_file:
-                done[names[path]] = wording.record(names[path], characters, tags)
+                done[names[path]] = wording.record(names[path], characters, tags, rating)
                 log.write(json.dumps(done[names[path]], ensure_ascii=False) + "\n")
                 log.flush()
                 continue
             try:
-                write_caption(captions[path], wording.words(characters, tags), wording, report)
+                words = wording.words(characters, tags, rating if options.rating else None)
+                write_caption(captions[path], words, wording, report)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise OSError(f"The disk of {folder} is full: make room and run this again, it goes on.") from None

@@ -45,6 +45,7 @@ PAGE_KEYS = (
     "tag_threshold",
     "tag_thresholds",
 )
+OF_OLD_EXPORTS = {"ratings": [], "character_activation": "softmax", "character_threshold": 0.5}
 
 
 def runtime_folder(given: str | None) -> Path:
@@ -108,6 +109,7 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     if not preprocess.get("white_square", True):
         raise ValueError("This model stretches pictures (do_pad is False); the page pads them to a square.")
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
+    page |= {key: preprocess.get(key, default) for key, default in OF_OLD_EXPORTS.items()}
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}

@@ -88,13 +88,16 @@ def check_tags(tags: list[str], normalizer: normalizers.Normalizer):
         raise ValueError(f"Tags must be in underscore form, small letters and no white space; found {examples}.")
 
 
-def build_processor(config: MFDNConfig, tags: list[str], tag_order: str = "random") -> MFDNProcessor:
-    """The processor of a new model: pictures of `config.image_size` in [-1, 1], and one token for each tag.
+def build_processor(
+    config: MFDNConfig, tags: list[str], tag_order: str = "random", image_options: dict | None = None
+) -> MFDNProcessor:
+    """The processor of a new model: pictures of `config.image_size`, and one token for each tag.
 
     Args:
         config: sizes, token ids and names of characters.
         tags: the K tags in the order of their labels.
         tag_order: see [`MFDNProcessor`].
+        image_options: of [`MFDNImageProcessor`]: what the weights that it starts from expect of their pixels.
 
     Raises:
         ValueError: the number of tags or the special tokens do not fit the config.
@@ -107,7 +110,8 @@ def build_processor(config: MFDNConfig, tags: list[str], tag_order: str = "rando
     token_ids = tuple(getattr(config, f"{name}_token_id") for name in ("pad", "unk", "cls", "sep", "mask"))
     if token_ids != tuple(range(len(SPECIAL_TOKENS))):
         raise ValueError(f"The tokenizer gives {', '.join(SPECIAL_TOKENS)} the ids 0 to 4, the config {token_ids}.")
-    image_processor = MFDNImageProcessor(size={"height": config.image_size, "width": config.image_size})
+    size = {"height": config.image_size, "width": config.image_size}
+    image_processor = MFDNImageProcessor(size=size, **(image_options or {}))
     aggregation = "sigmoid" if config.predicts_tags and config.modality == "image" else "noisy_or"
     processor = MFDNProcessor(image_processor, tokenizer, tag_aggregation=aggregation, tag_order=tag_order)
     processor.characters = [config.id2label[label] for label in range(config.num_labels)]

@@ -1,90 +1,211 @@
-"""Weights of a pretrained ViT → vision and fusion encoder (paper §V-A: ViT-L/16, pretrained on ImageNet-21k).
+"""Public weights of vision transformers → the image stack of a model of ours, at the sizes that the weights have.
 
-It is timm's, or one of our own models, of whatever characters and tags. timm's is cut in two: the first blocks fill
-the vision encoder, the rest the fusion encoder, whose input then is what it was trained on. Image tokens alone go
-through both as through the ViT (`MFDNModel.vision_features`).
+A plain ViT is cut in two (paper §V-A): the first half of its blocks fills the vision encoder, the rest the fusion
+encoder, whose input then is what it was trained on, and image tokens alone go through both as through the ViT
+(`vision_features`). Anything else that gives one state a patch (EVA02, DINOv3, …) is taken whole, as a trunk before a
+fresh fusion encoder.
 """
 
+import inspect
 import json
 import math
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 from timm.layers import resample_abs_pos_embed
-from transformers import AutoConfig
+from timm.models.eva import Eva
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import nn
+from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedModel, SiglipVisionModel, ViTModel
+from transformers.image_utils import PILImageResampling
 
 from ..configuration_mfdn import MFDNConfig
-from ..modeling_mfdn import MFDNModel
+from ..modeling_mfdn import MFDNModel, MFDNPreTrainedModel
 
-IMAGE_STACKS = ("vision_embeddings.", "vision_encoder.", "fusion_encoder.")
-HEAD_NAMES = ("head.", "head_dist.", "pre_logits.", "fc_norm.")  # what follows the features; MFDN has its own heads
+IMAGE_STACKS = (
+    "vision_embeddings.",
+    "vision_encoder.",
+    "fusion_encoder.",
+    "pool_norm.",
+    "trunk.",
+    "trunk_projection.",
+)
+# Of a model of ours: what its image stack is made of, and how deep the stacks beside it are.
+STACK_FIELDS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_attention_heads", "intermediate_size")
+STACK_FIELDS += ("num_vision_layers", "num_fusion_layers", "hidden_act", "layer_norm_eps", "pooling", "pool_norm")
+STACK_FIELDS += ("num_register_tokens", "trunk_config", "hidden_dropout_prob", "initializer_range")
+TEXT_FIELDS = ("num_text_layers", "num_decoder_layers")
+FAMILIES = (
+    "plain ViTs of timm and transformers, with [CLS] or pooled; EVA02, DINOv3 and other ViTs of timm; DINOv2, DINOv3, "
+    "SigLIP and CLIP of transformers; models of ours"
+)
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh", "QuickGELU": "quick_gelu"}
+# Vision models of transformers that are taken as they are, and whether they can be asked for another image size.
+TRUNKS = {"dinov2": True, "dinov2_with_registers": True, "dinov3_vit": True}
+TRUNKS |= {"siglip_vision_model": False, "clip_vision_model": False}
+VISION_PARTS = {"siglip": SiglipVisionModel, "clip": CLIPVisionModel}  # of models of pictures and text
+NUM_FUSION_LAYERS = 4  # behind a trunk
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".npz", ".msgpack", ".h5")
+HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json"]
+HUB_FILES += ["selected_tags.csv", "README.md"]  # of WD taggers: what the outputs mean, and the licence
+TAG_LIST = "selected_tags.csv"
 
 
-def load_vision_weights(model: MFDNModel, weights: str) -> list[str]:
-    """Fill patch embedding, [CLS], positions, both encoders and the final norm, in place.
-
-    Positions of another image size are resampled to the model's grid of patches.
+@dataclass
+class VisionWeights:
+    """What public weights give to a model of ours.
 
     Args:
-        weights: a folder that train_mfdn.py wrote, also in shards; a .safetensors file with the state dict of a timm
-            ViT; or the name of a timm model whose pretrained weights are fetched,
-            `vit_large_patch16_224.augreg_in21k`. All but the file also tell the number of heads, which a state dict
-            does not.
+        source: as the user named it.
+        config: fields of MFDNConfig that follow from the weights.
+        state: tensors by our names.
+        image_processor: options of MFDNImageProcessor: what the weights expect of their pixels.
+    """
 
-    Returns:
-        Names of the model's parameters that the ViT has nothing for, and that stayed as they were.
+    source: str
+    config: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    image_processor: dict[str, Any] = field(default_factory=dict)
+
+
+def read_vision_weights(weights: str, image_size: int | None = None) -> VisionWeights:
+    """Read weights from any public source.
+
+    Args:
+        weights: a timm name (`vit_large_patch16_224.augreg_in21k`); an id on the Hub (`OWNER/NAME`, also
+            `hf-hub:OWNER/NAME`); a folder in timm's Hub layout, of a transformers model, or of a model of ours; or a
+            .safetensors file with the state dict of a timm ViT.
+        image_size: in pixels; positions are resampled. None = the weights' own.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a pickled or broken file, an unknown name, or a ViT whose sizes or parts do not fit.
+        FileNotFoundError: no such folder or file.
+        OSError: the Hub cannot be reached, or wants a token.
+        ValueError: pickled, cut or contradicting files, or a model that is none of [`FAMILIES`].
     """
-    if Path(weights, "config.json").is_file():
-        new_state = load_own_state(model, weights)
+    path = Path(weights)
+    if path.suffix in PICKLES:
+        raise ValueError(
+            f"{weights} is not a .safetensors file. Loading a pickled file can run any code that it holds; write it "
+            "again with safetensors.torch.save_file where you trust it."
+        )
+    if path.is_dir():
+        found = read_folder(path, weights, image_size)
+    elif path.suffix == ".safetensors":
+        found = from_timm(bare_vit(load_tensors(path), weights), weights, image_size)
+    elif is_hub_id(weights):
+        found = read_folder(download(weights), weights, image_size)
+    elif timm.is_model(weights):
+        vit = timm.create_model(weights, pretrained=True, num_classes=0)
+        found = from_timm(vit, weights, image_size, pixels=vit.pretrained_cfg)
     else:
-        new_state = map_vit_state(model, load_vit_state(model, weights), weights)
-    own_state = model.state_dict()
-    for name, tensor in new_state.items():
-        if tensor.shape != own_state[name].shape:
-            raise ValueError(
-                f"{weights} does not fit: {name} is {list(own_state[name].shape)} in the model, {list(tensor.shape)} "
-                "in the weights."
-            )
-    model.load_state_dict(new_state, strict=False)
-    return [name for name, _ in model.named_parameters() if name not in new_state]
+        raise ValueError(
+            f"{weights!r} is neither a folder, nor a .safetensors file, nor a Hub id (OWNER/NAME), nor the name "
+            "of a timm model."
+        )
+    size, patch = found.config["image_size"], found.config["patch_size"]
+    if size % patch:
+        raise ValueError(f"--image_size must be a multiple of {patch}, the patch size of {weights}; got {size}.")
+    return found
 
 
-def load_own_state(model: MFDNModel, folder: str) -> dict[str, torch.Tensor]:
-    """The image stacks of a model that train_mfdn.py saved, of any system and modality."""
-    config = AutoConfig.from_pretrained(folder)
-    if not isinstance(config, MFDNConfig):
-        raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not one of ours.")
-    sizes = (
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_vision_layers",
-        "num_fusion_layers",
-        "patch_size",
-        "num_channels",
-    )
-    check_sizes({name: (getattr(config, name), getattr(model.config, name)) for name in sizes}, folder)
-    state = {}
-    for path in weight_files(Path(folder)):
-        state |= load_tensors(path, IMAGE_STACKS)
-    missing = [name for name in model.state_dict() if name.startswith(IMAGE_STACKS) and name not in state]
-    if missing:
-        raise ValueError(f"{folder} is not a complete model: {len(missing)} weights are missing, {missing[0]} is one.")
-    positions = "vision_embeddings.position_embeddings"
-    return state | {positions: resample_positions(state[positions], model, folder)}
+def fill(model: MFDNPreTrainedModel, weights: VisionWeights) -> list[str]:
+    """Put the weights into a model that was made with their `config`, in place.
+
+    Returns:
+        Names of the model's parameters that the weights have nothing for, and that stayed as they were.
+
+    Raises:
+        ValueError: the model has other sizes.
+    """
+    own = model.state_dict()
+    misfits = [name for name, tensor in weights.state.items() if name not in own or own[name].shape != tensor.shape]
+    if misfits:
+        name = misfits[0]
+        ours = list(own[name].shape) if name in own else "not there"
+        raise ValueError(
+            f"{weights.source} does not fit: {name} is {ours} in the model, {list(weights.state[name].shape)} in the "
+            f"weights ({len(misfits)} such)."
+        )
+    model.load_state_dict(weights.state, strict=False)
+    return [name for name, _ in model.named_parameters() if name not in weights.state]
+
+
+# ---------------------------------------------------------------- where weights lie
+
+
+def is_hub_id(weights: str) -> bool:
+    """Whether a name is `OWNER/NAME` or `hf-hub:OWNER/NAME`."""
+    return re.fullmatch(r"(hf-hub:)?[\w.-]+/[\w.-]+", weights) is not None and not weights.startswith((".", "/"))
+
+
+def download(weights: str) -> Path:
+    """The folder of a repository on the Hub: config and weights, nothing that could run."""
+    repository = weights.removeprefix("hf-hub:")
+    try:
+        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
+    except GatedRepoError as error:
+        raise OSError(
+            f"{repository} is gated: accept its terms on https://huggingface.co/{repository} and log in with "
+            "`hf auth login`, or set HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise OSError(
+            f"There is no {repository} on the Hub that you may read, and no folder of that name here. If it is "
+            "private, log in with `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
+        raise OSError(
+            f"{repository} could not be fetched ({type(error).__name__}) and is not in the cache. Is there "
+            "a network? Else fetch it elsewhere and pass the folder."
+        ) from error
+
+
+def read_folder(folder: Path, weights: str, image_size: int | None) -> VisionWeights:
+    """Weights of a folder, whose config.json says of which kind."""
+    config = read_json(folder / "config.json")
+    if "architecture" in config:
+        vit = timm_model(folder, config, weights)
+        pixels = config.get("pretrained_cfg") or {}
+        return from_timm(vit, weights, image_size, pixels, config, is_bgr=(folder / TAG_LIST).is_file())
+    model_type = str(config.get("model_type", ""))
+    if model_type.startswith("mfdn"):
+        return from_ours(folder, weights, image_size)
+    if model_type in ("vit", *TRUNKS, *VISION_PARTS):
+        return from_transformers(folder, model_type, weights, image_size)
+    raise ValueError(f"{weights} is of type {model_type or 'unknown'!r}. What can be taken: {FAMILIES}.")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object. Raises FileNotFoundError, or ValueError for what is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path.name} in {path.parent}: expected a folder with a saved model.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is cut or damaged ({error}): download it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object.")
+    return content
 
 
 def weight_files(folder: Path) -> list[Path]:
     """model.safetensors, or the shards that model.safetensors.index.json names."""
     index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
+    if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
+    if not index.is_file():
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        raise FileNotFoundError(
+            f"There is no model.safetensors in {folder}"
+            + (f"; {pickled[0]} is pickled, which could run any code, and is not read." if pickled else ".")
+        )
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         return [folder / Path(name).name for name in names]  # shards lie beside their index and nowhere else
@@ -100,105 +221,401 @@ def load_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, tor
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
     except SafetensorError as error:
-        raise ValueError(f"{path} is broken, or no .safetensors file: {error}.") from error
+        raise ValueError(f"{path} is cut, or no .safetensors file ({error}): download it again.") from error
 
 
-def check_sizes(found: dict[str, tuple[int, int]], weights: str, remark: str = "") -> None:
-    """Refuse weights whose sizes, {what: (in the weights, in the model)}, differ from the model's."""
-    misfits = [
-        f"{what} {theirs} in the weights, {ours} in the model"
-        for what, (theirs, ours) in found.items()
-        if theirs != ours
-    ]
-    if misfits:
-        raise ValueError(f"{weights} does not fit: {'; '.join(misfits)}{remark}.")
+def load_folder(folder: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, torch.Tensor]:
+    """The tensors of a saved model, of one file or of shards."""
+    state: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        state |= load_tensors(path, prefixes)
+    return state
 
 
-def load_vit_state(model: MFDNModel, weights: str) -> dict[str, torch.Tensor]:
-    """The state dict of a timm ViT, from a file or through timm."""
-    suffix = Path(weights).suffix
-    if suffix in (".pth", ".pt", ".bin", ".ckpt", ".npz"):
+# ---------------------------------------------------------------- a model of ours
+
+
+def from_ours(folder: Path, weights: str, image_size: int | None) -> VisionWeights:
+    """The image stack of a model that was saved by this package, of any system and modality."""
+    config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, MFDNConfig):
+        raise ValueError(f"{folder} holds a model of type {config.model_type!r}, not one of ours.")
+    fields = {name: getattr(config, name) for name in STACK_FIELDS}
+    fields |= {name: getattr(config, name) for name in TEXT_FIELDS if getattr(config, name)}  # a baseline has none
+    fields = default_depths(config.num_vision_layers + config.num_fusion_layers) | fields
+    state = load_folder(folder, IMAGE_STACKS)
+    with torch.device("meta"):
+        expected = MFDNModel(MFDNConfig(**fields, modality="image", num_labels=1)).state_dict()
+    expected = {name: tensor.shape for name, tensor in expected.items() if name.startswith(IMAGE_STACKS)}
+    if missing := [name for name, shape in expected.items() if getattr(state.get(name), "shape", None) != shape]:
         raise ValueError(
-            f"{weights} is not a .safetensors file. Loading a pickled file can run any code that it holds; write it "
-            "again with safetensors.torch.save_file where you trust it."
+            f"{folder} is not a complete model: {len(missing)} weights are missing or of other sizes than its "
+            f"config.json says, {missing[0]} is one."
         )
-    if suffix == ".safetensors":
-        return load_tensors(Path(weights))
-    # A dot also parts architecture and tag in timm's names, so any other suffix is taken for a name.
-    if not timm.is_model(weights):
+    positions = "vision_embeddings.position_embeddings"
+    if image_size and image_size != config.image_size:
+        if config.trunk_config is not None:
+            raise ValueError(f"The trunk of {weights} was made for {config.image_size} pixels: leave --image_size.")
+        state[positions] = resample(state[positions], image_size // config.patch_size, config.num_prefix_tokens)
+        fields["image_size"] = image_size
+    return VisionWeights(weights, fields, state, saved_pixel_options(folder))
+
+
+def saved_pixel_options(folder: Path) -> dict[str, Any]:
+    """Options of MFDNImageProcessor from a preprocessor_config.json, if there is one."""
+    path = folder / "preprocessor_config.json"
+    options = read_json(path) if path.is_file() else {}
+    return {name: options[name] for name in ("image_mean", "image_std", "resample") if name in options}
+
+
+def default_depths(depth: int) -> dict[str, int]:
+    """Depths of the text branch for a ViT of so many blocks. Paper: 12 and 4 for 24."""
+    return {"num_text_layers": max(1, depth // 2), "num_decoder_layers": max(1, depth // 6)}
+
+
+# ---------------------------------------------------------------- timm
+
+
+def timm_model(folder: Path, config: dict, weights: str) -> nn.Module:
+    """The model of a folder in timm's Hub layout, without its head, with its weights.
+
+    Raises ValueError: an unknown architecture, arguments that it does not take, or weights of other sizes.
+    """
+    architecture, arguments = str(config["architecture"]), config.get("model_args") or {}
+    if not timm.is_model(architecture):
+        raise ValueError(f"{weights}: this timm ({timm.__version__}) knows no architecture {architecture!r}.")
+    own = set(inspect.signature(timm.create_model).parameters) | {"features_only", "num_classes"}
+    if not isinstance(arguments, dict) or (strange := sorted(arguments.keys() & own)):
+        strange = strange if isinstance(arguments, dict) else [arguments]
+        raise ValueError(f"{weights}: model_args of config.json may not hold {strange}.")
+    try:
+        with torch.device("meta"):  # nothing is allocated before the sizes are known to fit
+            model = timm.create_model(architecture, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
+        raise ValueError(f"{weights}: {architecture} cannot be made with model_args {arguments} ({error}).") from error
+    check_family(model, weights)
+    state = {name: tensor for name, tensor in load_folder(folder).items() if not name.startswith("head.")}
+    sizes = {name: tensor.shape for name, tensor in model.state_dict().items() if not name.startswith("head.")}
+    if misfits := [
+        name for name in sizes.keys() | state.keys() if sizes.get(name) != getattr(state.get(name), "shape", None)
+    ]:
+        name = min(misfits)
+        found = list(state[name].shape) if name in state else "missing"
+        expected = list(sizes[name]) if name in sizes else "nothing of that name"
         raise ValueError(
-            f"{weights!r} is neither a folder with a model of ours, nor a .safetensors file, nor the name of a timm "
-            "model."
+            f"{weights}: config.json and weights contradict each other in {len(misfits)} tensors; {name} is {found}, "
+            f"expected {expected}. Download both again."
         )
-    vit = timm.create_model(weights, pretrained=True, num_classes=0)
-    num_heads, expected = vit.blocks[0].attn.num_heads, model.config.num_attention_heads
-    if num_heads != expected:
-        raise ValueError(f"{weights} has {num_heads} attention heads, the model {expected}; they must be equal.")
-    return vit.state_dict()
+    model = timm.create_model(architecture, num_classes=0, **arguments)
+    model.load_state_dict(state)
+    return model
 
 
-def map_vit_state(model: MFDNModel, vit_state: dict[str, torch.Tensor], weights: str) -> dict[str, torch.Tensor]:
-    """timm's names and shapes → the model's."""
-    config = model.config
-    vit_state = {name: tensor for name, tensor in vit_state.items() if not name.startswith(HEAD_NAMES)}
-    missing = [name for name in ("patch_embed.proj.weight", "cls_token", "pos_embed") if name not in vit_state]
-    if missing:
-        raise ValueError(f"{weights} is not the state dict of a timm ViT with [CLS]: {', '.join(missing)} missing.")
-    width, num_channels, patch_size, _ = vit_state["patch_embed.proj.weight"].shape
-    depth = 1 + max((int(name.split(".")[1]) for name in vit_state if name.startswith("blocks.")), default=-1)
-    mlp_width = len(vit_state["blocks.0.mlp.fc1.bias"]) if depth else 0
-    found = {
-        "blocks": (depth, config.num_vision_layers + config.num_fusion_layers),
-        "width": (width, config.hidden_size),
-        "MLP width": (mlp_width, config.intermediate_size),
-        "patch size": (patch_size, config.patch_size),
-        "channels": (num_channels, config.num_channels),
+def check_family(model: nn.Module, weights: str) -> None:
+    """Raises ValueError for a timm model that does not give one state a patch (windows, convolutions)."""
+    if not isinstance(model, VisionTransformer | Eva):
+        raise ValueError(f"{weights} is a {type(model).__name__}. What can be taken: {FAMILIES}.")
+
+
+def bare_vit(state: dict[str, torch.Tensor], weights: str) -> VisionTransformer:
+    """A timm ViT from its state dict alone: sizes are those of the tensors, heads are taken to be 64 wide."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    width, _, patch_size, _ = shapes.get("patch_embed.proj.weight", (0, 0, 0, 0))
+    depth = 1 + max((int(name.split(".")[1]) for name in shapes if re.match(r"blocks\.\d+\.", name)), default=-1)
+    needed = ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight")
+    if missing := [name for name in needed if name not in shapes]:
+        raise ValueError(f"{weights} is not the state dict of a plain timm ViT: {', '.join(missing)} missing.")
+    if width % 64:
+        raise ValueError(
+            f"{weights} is {width} wide, which does not say how many attention heads it has. Pass the folder with its "
+            "config.json instead."
+        )
+    prefix = [name for name in ("cls_token", "reg_token") if name in shapes]
+    num_prefix = sum(shapes[name][1] for name in prefix)
+    num_positions = shapes["pos_embed"][1]
+    has_prefix_positions = math.isqrt(num_positions) ** 2 != num_positions
+    grid = math.isqrt(num_positions - num_prefix * has_prefix_positions)
+    vit = VisionTransformer(
+        img_size=grid * patch_size,
+        patch_size=patch_size,
+        in_chans=shapes["patch_embed.proj.weight"][1],
+        num_classes=0,
+        global_pool="token" if "cls_token" in shapes else "avg",
+        embed_dim=width,
+        depth=depth,
+        num_heads=width // 64,
+        mlp_ratio=shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        qkv_bias="blocks.0.attn.qkv.bias" in shapes,
+        proj_bias="blocks.0.attn.proj.bias" in shapes,
+        qk_norm="blocks.0.attn.q_norm.weight" in shapes,
+        init_values=1.0 if "blocks.0.ls1.gamma" in shapes else None,
+        class_token="cls_token" in shapes,
+        no_embed_class=bool(prefix) and not has_prefix_positions,
+        reg_tokens=shapes.get("reg_token", (1, 0))[1],
+        pre_norm="norm_pre.weight" in shapes,
+        final_norm="norm.weight" in shapes or "fc_norm.weight" in shapes,
+        fc_norm="fc_norm.weight" in shapes,
+    )
+    state = {
+        name: t
+        for name, t in state.items()
+        if not name.startswith(("head.", "head_dist.", "pre_logits.", "attn_pool."))
     }
-    check_sizes(found, weights, " (vision and fusion layers together)")
+    try:
+        vit.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{weights} is another kind of ViT than its file alone tells ({reason}).") from error
+    print(f"{weights}: {depth} blocks, {width} wide, taken to have {width // 64} heads.")
+    return vit
 
-    new_state, unknown = {}, []
-    for name, tensor in vit_state.items():
-        if name == "cls_token":
-            new_state["vision_embeddings.cls_token"] = tensor
-        elif name == "pos_embed":
-            new_state["vision_embeddings.position_embeddings"] = resample_positions(tensor, model, weights)
-        elif name.startswith("patch_embed.proj."):
-            new_state[name.replace("patch_embed.proj", "vision_embeddings.patch_embed")] = tensor
-        elif name.startswith("norm."):
-            new_state[f"fusion_encoder.{name}"] = tensor
-        elif name.startswith("blocks."):
-            _, index, part = name.split(".", 2)
-            in_fusion = int(index) >= config.num_vision_layers
-            stack = "fusion_encoder" if in_fusion else "vision_encoder"
-            layer = f"{stack}.layers.{int(index) - config.num_vision_layers * in_fusion}"
-            if part.startswith("attn.qkv."):
-                kind = part.removeprefix("attn.qkv.")
-                for projection, rows in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
-                    new_state[f"{layer}.attention.{projection}.{kind}"] = rows
-            else:
-                new_state[f"{layer}.{part.replace('attn.proj', 'attention.o_proj')}"] = tensor
-        else:
-            unknown.append(name)
-    own_names = model.state_dict().keys()
-    unknown += [name for name in new_state if name not in own_names]
-    needed = [name for name in own_names if name.startswith(IMAGE_STACKS) and name not in new_state]
-    if unknown or needed:
+
+def from_timm(
+    vit: nn.Module,
+    weights: str,
+    image_size: int | None,
+    pixels: Any = None,
+    config: dict | None = None,
+    is_bgr: bool = False,
+    num_fusion_layers: int = NUM_FUSION_LAYERS,
+) -> VisionWeights:
+    """A timm model as our own blocks where they are the same, else as a trunk.
+
+    Args:
+        vit: without its head.
+        pixels: its pretrained_cfg.
+        config: config.json, to make the model again; None = timm's own of that name.
+        is_bgr: it expects channels in the order blue, green, red, which go into the first layer once.
+        num_fusion_layers: behind a trunk; 0 = none, what is pooled is what the model itself pools.
+    """
+    check_family(vit, weights)
+    own_size, patch_size = vit.patch_embed.img_size, vit.patch_embed.patch_size
+    if len(set(own_size)) > 1 or len(set(patch_size)) > 1:
+        raise ValueError(f"{weights} sees {own_size} pixels in patches of {patch_size}; expected squares.")
+    if is_bgr:
+        with torch.no_grad():
+            vit.patch_embed.proj.weight.copy_(vit.patch_embed.proj.weight[:, [2, 1, 0]])
+    size = image_size or own_size[0]
+    if size % patch_size[0]:
         raise ValueError(
-            f"{weights} is another kind of ViT than MFDN's: the model has no place for {unknown[:5]} and finds "
-            f"nothing for {needed[:5]}."
+            f"--image_size must be a multiple of {patch_size[0]}, the patch size of {weights}; got {size}."
         )
-    return new_state
+    if size != own_size[0]:
+        vit.set_input_size(img_size=size)
+    num_registers = vit.reg_token.shape[1] if vit.reg_token is not None else 0
+    is_pooled = vit.global_pool != "token" or vit.cls_token is None
+    fields = {
+        "image_size": size,
+        "patch_size": patch_size[0],
+        "num_channels": vit.patch_embed.proj.in_channels,
+        "hidden_size": vit.embed_dim,
+        "num_attention_heads": vit.blocks[0].attn.num_heads,
+        "intermediate_size": 4 * vit.embed_dim,
+        "pooling": "mean" if is_pooled else "cls",
+        "pool_norm": isinstance(vit.fc_norm, nn.LayerNorm) and isinstance(vit.norm, nn.Identity),
+        # A [CLS] that is not read out is one more register.
+        "num_register_tokens": num_registers + (is_pooled and vit.cls_token is not None),
+        **default_depths(len(vit.blocks)),
+    }
+    options = pixel_options(pixels or {})
+    if is_plain(vit):
+        return VisionWeights(weights, fields | plain_fields(vit), plain_state(vit, fields), options)
+    fields["num_fusion_layers"] = num_fusion_layers
+    arguments = dict((config or {}).get("model_args") or {}) | {"img_size": size}
+    architecture = (config or {}).get("architecture") or weights
+    trunk_config = {"model_type": "timm_wrapper", "architecture": architecture, "model_args": arguments}
+    trunk_config |= {"do_pooling": False, "num_classes": 0, "label_names": []}
+    unused = ("attn_pool.", "fc_norm.", "head.")
+    theirs = vit.state_dict()
+    state = {f"trunk.timm_model.{name}": tensor for name, tensor in theirs.items() if not name.startswith(unused)}
+    if fields["pool_norm"] and num_fusion_layers == 0:
+        fields["layer_norm_eps"] = vit.fc_norm.eps
+        state |= {f"pool_norm.{kind}": theirs[f"fc_norm.{kind}"] for kind in ("weight", "bias")}
+    else:  # behind a fusion encoder it is not the norm of this trunk any more
+        fields["pool_norm"] = False
+    return VisionWeights(weights, fields | {"trunk_config": trunk_config}, state, options)
 
 
-def resample_positions(positions: torch.Tensor, model: MFDNModel, weights: str) -> torch.Tensor:
-    """[1, 1 + n², D] positions of a square grid and [CLS] → [1, P, D], by timm's own bicubic interpolation."""
-    num_patches = positions.shape[1] - 1
-    if math.isqrt(max(num_patches, 0)) ** 2 != num_patches:
+def pixel_options(pixels: Any) -> dict[str, Any]:
+    """Options of MFDNImageProcessor from timm's pretrained_cfg (a dictionary or an object)."""
+    read = pixels.get if isinstance(pixels, dict) else lambda name: getattr(pixels, name, None)
+    options = {"image_mean": read("mean"), "image_std": read("std")}
+    interpolation = str(read("interpolation") or "bicubic").upper()
+    options["resample"] = getattr(PILImageResampling, interpolation, PILImageResampling.BICUBIC)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def is_plain(vit: nn.Module) -> bool:
+    """Whether the blocks of a timm model are those of ours, but for LayerScale, which goes into the weights."""
+    if not isinstance(vit, VisionTransformer) or not isinstance(vit.norm_pre, nn.Identity) or vit.pos_embed is None:
+        return False
+    return all(
+        type(block) is Block
+        and type(block.attn) is Attention
+        and isinstance(block.attn.q_norm, nn.Identity)
+        and isinstance(getattr(block.attn, "norm", nn.Identity()), nn.Identity)
+        and isinstance(block.mlp.norm, nn.Identity)
+        and type(block.mlp.act).__name__ in ACTIVATIONS
+        for block in vit.blocks
+    )
+
+
+def plain_fields(vit: VisionTransformer) -> dict[str, Any]:
+    """Further fields of MFDNConfig for a plain ViT."""
+    depth, block = len(vit.blocks), vit.blocks[0]
+    if depth < 2:
+        raise ValueError(f"A ViT of {depth} block cannot be cut into a vision and a fusion encoder.")
+    return {
+        "intermediate_size": block.mlp.fc1.out_features,
+        "num_vision_layers": depth // 2,
+        "num_fusion_layers": depth - depth // 2,
+        "hidden_act": ACTIVATIONS[type(block.mlp.act).__name__],
+        "layer_norm_eps": block.norm1.eps,
+    }
+
+
+def plain_state(vit: VisionTransformer, fields: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a plain timm ViT by our names."""
+    theirs, depth = vit.state_dict(), len(vit.blocks)
+    state = {f"vision_embeddings.patch_embed.{kind}": theirs[f"patch_embed.proj.{kind}"] for kind in ("weight",)}
+    state["vision_embeddings.patch_embed.bias"] = theirs.get("patch_embed.proj.bias", torch.zeros(vit.embed_dim))
+    prefix = [tokens for tokens in (theirs.get("cls_token"), theirs.get("reg_token")) if tokens is not None]
+    if fields["pooling"] == "cls":
+        state["vision_embeddings.cls_token"], prefix = prefix[0], prefix[1:]
+    if prefix:
+        state["vision_embeddings.register_tokens"] = torch.cat(prefix, dim=1)
+    positions = theirs["pos_embed"]
+    num_prefix = fields["num_register_tokens"] + (fields["pooling"] == "cls")
+    if vit.no_embed_class:  # only patches have positions there
+        positions = torch.cat([positions.new_zeros(1, num_prefix, vit.embed_dim), positions], dim=1)
+    state["vision_embeddings.position_embeddings"] = positions
+    for index in range(depth):
+        in_fusion = index >= depth // 2
+        layer = f"{'fusion' if in_fusion else 'vision'}_encoder.layers.{index - depth // 2 * in_fusion}"
+        block = {
+            name.removeprefix(f"blocks.{index}."): t
+            for name, t in theirs.items()
+            if name.startswith(f"blocks.{index}.")
+        }
+        state |= {f"{layer}.{name}": tensor for name, tensor in block_state(block, vit.embed_dim).items()}
+    norm = "fc_norm" if fields["pool_norm"] else "norm"
+    target = "pool_norm" if fields["pool_norm"] else "fusion_encoder.norm"
+    for kind in ("weight", "bias"):
+        state[f"{target}.{kind}"] = theirs[f"{norm}.{kind}"]
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def block_state(block: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
+    """One block of a timm ViT as an [`MFDNLayer`]: q, k and v apart, LayerScale in the weights behind it."""
+    state = {name: tensor for name, tensor in block.items() if name.startswith(("norm1.", "norm2.", "mlp.fc"))}
+    qkv_bias = block.get("attn.qkv.bias", torch.zeros(3 * width))
+    for kind, tensor in (("weight", block["attn.qkv.weight"]), ("bias", qkv_bias)):
+        for projection, rows in zip(("q_proj", "k_proj", "v_proj"), tensor.chunk(3), strict=True):
+            state[f"attention.{projection}.{kind}"] = rows
+    state["attention.o_proj.weight"] = block["attn.proj.weight"]
+    state["attention.o_proj.bias"] = block.get("attn.proj.bias", torch.zeros(width))
+    for name in ("mlp.fc1", "mlp.fc2"):
+        state.setdefault(f"{name}.bias", torch.zeros(len(state[f"{name}.weight"])))
+    for scale, layer in (("ls1.gamma", "attention.o_proj"), ("ls2.gamma", "mlp.fc2")):
+        if scale in block:
+            state[f"{layer}.weight"] = block[scale][:, None] * state[f"{layer}.weight"]
+            state[f"{layer}.bias"] = block[scale] * state[f"{layer}.bias"]
+    return state
+
+
+def resample(positions: torch.Tensor, side: int, num_prefix_tokens: int) -> torch.Tensor:
+    """[1, prefix + n², D] positions → [1, prefix + side², D], by timm's own bicubic interpolation."""
+    return resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=num_prefix_tokens)
+
+
+# ---------------------------------------------------------------- transformers
+
+
+def from_transformers(folder: Path, model_type: str, weights: str, image_size: int | None) -> VisionWeights:
+    """A ViT of transformers as our own blocks, any other of [`TRUNKS`] as a trunk."""
+    weight_files(folder)  # refuses pickles with a sentence
+    load_folder(folder, ("no tensor",))  # and files that are cut
+    loader = VISION_PARTS.get(model_type, ViTModel if model_type == "vit" else AutoModel)
+    try:
+        options = {"add_pooling_layer": False} if model_type == "vit" else {}
+        model = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{weights}: config.json and weights contradict each other ({error}).") from error
+    config = model.config
+    pixels = saved_pixel_options(folder)
+    own_size = config.image_size
+    if model_type == "vit":
+        return from_transformers_vit(model, weights, image_size or own_size, pixels)
+    if image_size and image_size != own_size and not TRUNKS.get(config.model_type):
+        raise ValueError(f"{weights} sees {own_size} pixels and no other number: leave --image_size.")
+    has_cls = not config.model_type.startswith("siglip")
+    fields = {
+        "image_size": image_size or own_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.num_channels,
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": 4 * config.hidden_size,
+        "pooling": "cls" if has_cls else "mean",
+        "num_register_tokens": getattr(config, "num_register_tokens", 0) or 0,
+        "num_fusion_layers": NUM_FUSION_LAYERS,
+        "trunk_config": config.to_dict(),
+        **default_depths(config.num_hidden_layers),
+    }
+    state = {f"trunk.{name}": tensor for name, tensor in model.state_dict().items()}
+    return VisionWeights(weights, fields, state, pixels)
+
+
+def from_transformers_vit(model: PreTrainedModel, weights: str, image_size: int, pixels: dict) -> VisionWeights:
+    """ViTModel → our own blocks, by way of timm's names."""
+    config, theirs = model.config, model.state_dict()
+    if config.hidden_act not in ACTIVATIONS.values() or config.num_hidden_layers < 2:
         raise ValueError(
-            f"{weights} has {num_patches + 1} positions; expected a square grid of patches and one [CLS]."
+            f"{weights} has {config.num_hidden_layers} layers and {config.hidden_act}: expected 2 and gelu."
         )
-    side = model.config.image_size // model.config.patch_size
-    return resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=1)
+    positions = resample(theirs["embeddings.position_embeddings"], image_size // config.patch_size, 1)
+    depth = config.num_hidden_layers
+    state = {
+        "vision_embeddings.cls_token": theirs["embeddings.cls_token"],
+        "vision_embeddings.position_embeddings": positions,
+        "fusion_encoder.norm.weight": theirs["layernorm.weight"],
+        "fusion_encoder.norm.bias": theirs["layernorm.bias"],
+    }
+    for kind in ("weight", "bias"):
+        state[f"vision_embeddings.patch_embed.{kind}"] = theirs[f"embeddings.patch_embeddings.projection.{kind}"]
+    renamed = {"layernorm_before": "norm1", "layernorm_after": "norm2"}
+    for name, tensor in theirs.items():
+        if match := re.match(r"(?:encoder\.)?layers?\.(\d+)\.(.+)", name):
+            index, part = int(match[1]), match[2]
+            for old, new in renamed.items():
+                part = part.replace(old, new)
+            in_fusion = index >= depth // 2
+            layer = f"{'fusion' if in_fusion else 'vision'}_encoder.layers.{index - depth // 2 * in_fusion}"
+            state[f"{layer}.{part}"] = tensor
+    for stack, number in (("vision", depth // 2), ("fusion", depth - depth // 2)):  # a ViT without qkv_bias
+        for index in range(number):
+            for projection in ("q_proj", "k_proj", "v_proj"):
+                name = f"{stack}_encoder.layers.{index}.attention.{projection}.bias"
+                state.setdefault(name, torch.zeros(config.hidden_size))
+    fields = {
+        "image_size": image_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.num_channels,
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "num_vision_layers": depth // 2,
+        "num_fusion_layers": depth - depth // 2,
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "pooling": "cls",
+        **default_depths(depth),
+    }
+    return VisionWeights(weights, fields, state, pixels)
 
 
-__all__ = ["load_vision_weights"]
+__all__ = ["VisionWeights", "fill", "read_vision_weights"]

@@ -15,7 +15,7 @@ from modeling_mfdn import commands
 from modeling_mfdn.commands import main, with_repeated_options
 from modeling_mfdn.publishing.tag_folder import TagOptions
 
-COMMANDS = ["tag", "export", "page", "push"]
+COMMANDS = ["tag", "import", "export", "page", "push"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -83,8 +83,8 @@ def test_options_of_several_values_are_written_behind_one_another():
     assert with_repeated_options(["page", "--serve", "9", "--int8"]) == ["page", "--serve", "9", "--int8"]
 
 
-def test_every_sub_command_is_a_file_of_its_name():
-    names = {command.callback.__name__ for command in commands.app.registered_commands}
+def test_no_sub_command_is_left_out_here():
+    names = {command.name or command.callback.__name__ for command in commands.app.registered_commands}
     assert names == set(COMMANDS)
 
 

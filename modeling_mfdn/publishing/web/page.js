@@ -7,14 +7,13 @@ ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
 
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 const NUM_CHARACTERS = 5;
-const CHARACTER_THRESHOLD = 0.5; // from here on a character is copied, as mfdn-tag writes it
 const NUM_SUGGESTIONS = 8;
 const LOOKING = "Looking…";
 const NOT_LOADED =
   "The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.";
 const element = (id) => document.getElementById(id);
 
-const page = { pixels: null, hints: [], struck: new Set(), character: null, shown: [], run: 0, given: 0 };
+const page = { pixels: null, hints: [], struck: new Set(), characters: [], shown: [], run: 0, given: 0 };
 let model; // page.json: names, sizes, thresholds
 const sessions = {}; // file → promise of a session; the second graph loads when a hint first needs it
 
@@ -51,9 +50,10 @@ async function start() {
 // What was there is of another picture: its hints must not steer this one, its names not stand beside it.
 function showNothing() {
   page.struck.clear();
-  page.character = null;
+  page.characters = [];
   showTags(null);
   element("characters").replaceChildren();
+  showRating();
 }
 
 async function takePicture(files) {
@@ -115,7 +115,8 @@ async function update() {
     if (run !== page.run) return;
     if (!outputs.logits.data.every(Number.isFinite)) throw new Error("The scores are no numbers.");
     element("results").ariaBusy = "false";
-    showCharacters(softmax(outputs.logits.data));
+    showCharacters((model.character_activation === "sigmoid" ? sigmoid : softmax)(outputs.logits.data));
+    showRating(outputs.rating_scores?.data);
     showTags(outputs.tag_scores?.data);
     // What was said of another file meanwhile, that it is no picture, stays to be read.
     if (element("status").textContent === LOOKING) say(`Done in ${Math.round(performance.now() - started)} ms.`);
@@ -150,15 +151,18 @@ function softmax(logits) {
   return powers.map((value) => value / sum);
 }
 
+const sigmoid = (logits) => Array.from(logits, (value) => 1 / (1 + Math.exp(-value)));
+
 const percent = (score) => `${Math.round(100 * score)} %`;
 
 function best(scores, number) {
   return Array.from(scores, (score, i) => [score, i]).sort((a, b) => b[0] - a[0]).slice(0, number);
 }
 
+// Those that are copied, as `mfdn tag` writes them: one at most where the scores share one whole.
 function showCharacters(scores) {
-  const [[score, first]] = best(scores, 1);
-  page.character = score >= CHARACTER_THRESHOLD ? model.characters[first] : null;
+  const threshold = model.character_threshold;
+  page.characters = best(scores, NUM_CHARACTERS).filter(([score]) => score >= threshold).map(([, i]) => model.characters[i]);
   element("characters").replaceChildren(...best(scores, NUM_CHARACTERS).map(([score, i]) => {
     const item = document.createElement("li");
     const bar = text("i", ""); // the number says the same
@@ -166,6 +170,13 @@ function showCharacters(scores) {
     item.append(bar, text("span", model.characters[i]), text("span", percent(score)));
     return item;
   }));
+}
+
+function showRating(scores) {
+  element("rating").hidden = !scores;
+  if (!scores) return;
+  const [[score, i]] = best(scores, 1);
+  element("rating").textContent = `Rating: ${model.ratings[i]} (${percent(score)})`;
 }
 
 function showTags(scores) {
@@ -182,7 +193,7 @@ function showTags(scores) {
   }));
   // The button that was pressed is gone: who uses the keyboard goes on where it was.
   if (focused >= 0) ([...element("tags").querySelectorAll("button")].at(focused) ?? element("hint")).focus();
-  element("copy").textContent = page.character ? "Copy character and tags" : "Copy tags";
+  element("copy").textContent = ["Copy tags", "Copy character and tags"][page.characters.length] ?? "Copy characters and tags";
   const isBusy = element("results").ariaBusy === "true";
   element("copy").disabled = isBusy || !scores || page.shown.length + page.hints.length === 0;
   element("copied").textContent = "";
@@ -313,8 +324,8 @@ document.addEventListener("drop", (event) => {
 });
 element("copy").addEventListener("click", async () => {
   const tags = [...page.hints, ...page.shown.map(([tag]) => tag)];
-  const line = [...(page.character ? [page.character] : []), ...tags].join(", ");
-  const who = page.character ?? `no character, for none has ${100 * CHARACTER_THRESHOLD} %`;
+  const line = [...page.characters, ...tags].join(", ");
+  const who = page.characters.join(", ") || `no character, for none has ${percent(model.character_threshold)}`;
   let said;
   try {
     await navigator.clipboard.writeText(line);
