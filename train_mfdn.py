@@ -32,7 +32,7 @@ from modeling_mfdn.training.schedules import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.tag_tokenizer import build_processor
 from modeling_mfdn.training.terminal import command_line
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
-from modeling_mfdn.training.vision_weights import VisionWeights, fill, read_vision_weights
+from modeling_mfdn.training.vision_weights import VisionWeights, fill, keep_heads, read_vision_weights
 
 EMBEDDED_DUMP = "mini_booru"
 EMBEDDED_DATASET = "danmul"
@@ -76,6 +76,13 @@ class ScriptArguments:
         metadata={
             "help": "weights to start from: a timm name (paper: ViT-L); OWNER/NAME on the Hub; a folder in timm's Hub "
             "layout, of a transformers ViT, or of a model of ours; or a .safetensors of timm's. Sizes follow them"
+        },
+    )
+    keep_heads: bool = field(
+        default=False,
+        metadata={
+            "help": "with --vision_weights of a model of ours: characters and tags that both know keep their rows, so "
+            "that last month's model is this month's start"
         },
     )
     image_size: int | None = field(
@@ -302,6 +309,8 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
     for name, instead in OF_STOCK_TRAINER.items():
         if getattr(args, name) != stock[name]:
             raise ValueError(f"--{name} {getattr(args, name)} would be ignored here: {instead}. Leave it.")
+    if script.keep_heads and not (script.vision_weights and Path(script.vision_weights, "config.json").is_file()):
+        raise ValueError("--keep_heads needs --vision_weights with the folder of a model of ours.")
     if args.image_pass_weight and sees_no_tags:
         raise ValueError("--image_pass_weight is for a model that reads tags; this one sees pictures alone anyway.")
     if script.num_decoder_layers is not None and script.num_decoder_layers < 1:
@@ -335,6 +344,10 @@ def build_model(
     model.set_attn_implementation(script.attn_implementation)
     if weights:
         fill(model, weights)
+    if script.keep_heads:
+        kept = keep_heads(model, script.vision_weights, tags)
+        old_names = f"{kept[0]:,} of {len(characters):,} characters and {kept[1]:,} of {len(tags):,} tags"
+        print(f"--keep_heads: {old_names} go on with their rows; the others start as the mean of the old.")
     start = f"from {script.vision_weights}" if weights else f"{script.model_size} from noise"
     size = f"{model.num_parameters() / 1e6:.1f} M parameters, {config.image_size} pixels"
     print(f"{script.system} {start}: {size}, modality {config.modality}")

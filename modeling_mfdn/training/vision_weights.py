@@ -28,6 +28,7 @@ from transformers.image_utils import PILImageResampling
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel, MFDNPreTrainedModel
+from ..processing_mfdn import MFDNProcessor
 
 IMAGE_STACKS = (
     "vision_embeddings.",
@@ -42,6 +43,9 @@ STACK_FIELDS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_
 STACK_FIELDS += ("num_vision_layers", "num_fusion_layers", "hidden_act", "layer_norm_eps", "pooling", "pool_norm")
 STACK_FIELDS += ("num_register_tokens", "trunk_config", "hidden_dropout_prob", "initializer_range")
 TEXT_FIELDS = ("num_text_layers", "num_decoder_layers")
+# Modules with a row for each character or tag.
+NAMED_ROWS = ("character_head", "tag_head", "tag_embeddings", "queries", "query_head", "label_embeddings")
+NAMED_ROWS += ("mask_embeddings", "label_head", "label_batch_norm")
 FAMILIES = (
     "plain ViTs of timm and transformers, with [CLS] or pooled; EVA02, DINOv3 and other ViTs of timm; DINOv2, DINOv3, "
     "SigLIP and CLIP of transformers; models of ours"
@@ -135,6 +139,63 @@ def fill(model: MFDNPreTrainedModel, weights: VisionWeights) -> list[str]:
         )
     model.load_state_dict(weights.state, strict=False)
     return [name for name, _ in model.named_parameters() if name not in weights.state]
+
+
+def keep_heads(model: MFDNPreTrainedModel, folder: str, tags: list[str]) -> tuple[int, int]:
+    """Give a model all that an older one of ours knows: stacks and heads, and the rows of names that both have.
+
+    A new name starts as the mean of the old rows, whose score is never the highest: at first the model names old
+    characters exactly as before.
+
+    Args:
+        model: new, of the same sizes; its characters are those of its config.
+        folder: of the older model.
+        tags: of the new model, in the order of their labels.
+
+    Returns:
+        How many characters and tags kept their rows.
+
+    Raises:
+        ValueError: no model of ours, of another system or modality, or of other sizes.
+    """
+    if read_json(Path(folder, "config.json")).get("model_type") != model.config.model_type:
+        raise ValueError(f"--keep_heads: {folder} is no model of the same --system.")
+    old = type(model).from_pretrained(folder)
+    old_tags = MFDNProcessor.from_pretrained(folder).tag_names
+    old_names = {"characters": list(old.config.id2label.values()), "tags": old_tags}
+    names = {"characters": list(model.config.id2label.values()), "tags": tags}
+    special = model.config.num_special_tokens
+    kept = {kind: len(set(names[kind]) & set(old_names[kind])) for kind in names}
+    state, theirs = model.state_dict(), old.state_dict()
+    for name, tensor in theirs.items():
+        if name.startswith("vision_embeddings.position_embeddings"):
+            continue  # resampled already
+        kind = "characters" if name.startswith("character_head.") else "tags"
+        if name not in state or not tensor.ndim:
+            continue
+        offset = special if len(tensor) == special + len(old_tags) and "tag_embeddings" in name else 0
+        for times in (1, 2):  # Label2Label has two rows a tag: it is there, it is not
+            if len(tensor) - offset == times * len(old_names[kind]) and name.split(".")[0] in NAMED_ROWS:
+                tensor = grown(tensor, old_names[kind], names[kind], offset, times)
+        if tensor.shape != state[name].shape:
+            raise ValueError(
+                f"--keep_heads: {name} is {list(tensor.shape)} in {folder}, {list(state[name].shape)} in the new one."
+            )
+        state[name] = tensor
+    if missing := [name for name, _ in model.named_parameters() if name not in theirs]:
+        raise ValueError(f"--keep_heads: {folder} has no {missing[0]}: it is of another modality.")
+    model.load_state_dict(state)
+    return kept["characters"], kept["tags"]
+
+
+def grown(rows: torch.Tensor, old: list[str], new: list[str], offset: int = 0, times: int = 1) -> torch.Tensor:
+    """Rows of the `new` names: those that the `old` have, else their mean. The first `offset` rows stay."""
+    places = {name: place for place, name in enumerate(old)}
+    parts = [rows[:offset]]
+    for part in rows[offset:].chunk(times):
+        mean = part.mean(dim=0) if part.is_floating_point() else part[0]
+        parts.append(torch.stack([part[places[name]] if name in places else mean for name in new]))
+    return torch.cat(parts)
 
 
 # ---------------------------------------------------------------- where weights lie
@@ -618,4 +679,4 @@ def from_transformers_vit(model: PreTrainedModel, weights: str, image_size: int,
     return VisionWeights(weights, fields, state, pixels)
 
 
-__all__ = ["VisionWeights", "fill", "read_vision_weights"]
+__all__ = ["VisionWeights", "fill", "keep_heads", "read_vision_weights"]
