@@ -419,7 +419,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
     collate["image_processor"] = processor.image_processor
     # A trunk may hold what only its own answer reads, and so no gradient reaches.
-    args.ddp_find_unused_parameters = model.config.trunk_config is not None
+    args.ddp_find_unused_parameters = model.config.trunk_config is not None or args.freeze_trunk > 0
 
     # ------------------------------------------------------------------ training
     mask_scheduler = MaskScheduler(script.mask_schedule, script.mask_hold_from, script.mask_peak)
@@ -446,6 +446,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     with stopwatch(seconds, "training"):
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.count_broken()
+    trainer.take_average()
 
     # ------------------------------------------------------------------ artifacts
     results = {}

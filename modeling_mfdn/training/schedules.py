@@ -77,6 +77,7 @@ class MaskScheduler(TrainerCallback):
 
 
 PAPER_WARMUP_STEPS = 1_000
+RATE_SCHEDULES = ("two_stage", "cosine")
 STAGE_CUT = 0.6  # 30 of the paper's 50 epochs
 MIDDLE_FACTOR = 0.6  # 6e-4 of 1e-3
 FINAL_FACTOR = 1e-9  # 1e-12 of 1e-3
@@ -89,11 +90,11 @@ def default_warmup_steps(total_steps: int) -> int:
     return min(PAPER_WARMUP_STEPS, total_steps // 20)
 
 
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: str = "two_stage") -> float:
     """What the base learning rate is multiplied by at optimizer step `step`.
 
     With the paper's base rate of 1e-3: linear warm-up, cosine from 1e-3 to 6e-4 over the first 60 % of the run, cosine
-    from 6e-4 to 1e-12 over the rest.
+    from 6e-4 to 1e-12 over the rest. The schedule "cosine" is one cosine to the end.
 
     Args:
         step: optimizer updates done, 0 <= step <= total_steps.
@@ -101,7 +102,9 @@ def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> floa
         warmup_steps: the first update has the factor 1 / warmup_steps; 0 = no warm-up.
     """
     cut = STAGE_CUT * total_steps
-    if step < cut:
+    if schedule == "cosine":
+        start, end, progress = 1.0, FINAL_FACTOR, step / total_steps
+    elif step < cut:
         start, end, progress = 1.0, MIDDLE_FACTOR, step / cut
     else:
         start, end, progress = MIDDLE_FACTOR, FINAL_FACTOR, (step - cut) / (total_steps - cut)

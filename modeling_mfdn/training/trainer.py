@@ -19,8 +19,9 @@ from ..data.collator import MFDNCollator
 from ..data.dataset import check_bad_share
 from ..data.hidden_tags import hide_tags, step_generator
 from ..modeling_mfdn import MFDNOutput
+from .finetuning import AveragedWeights, RareOftener, RestingTrunk, decayed_groups
 from .run_folder import UNFINISHED
-from .schedules import MaskScheduler, default_warmup_steps, learning_rate_factor
+from .schedules import RATE_SCHEDULES, MaskScheduler, default_warmup_steps, learning_rate_factor
 
 
 @dataclass
@@ -56,6 +57,29 @@ class MFDNTrainingArguments(TrainingArguments):
     distillation_temperature: float = field(
         default=1.0, metadata={"help": "above 1: softer targets, in which the runners-up count for more"}
     )
+    rate_schedule: str = field(
+        default="two_stage",
+        metadata={
+            "help": "of the learning rate: two_stage = the paper's; cosine = one",
+            "choices": list(RATE_SCHEDULES),
+        },
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "each layer of the image stack learns at so many times the rate of the one above"},
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "average the weights over steps, each keeping so much of it; the average is judged and saved"
+        },
+    )
+    repeat_rare: int = field(
+        default=0, metadata={"help": "show characters with n pictures, fewer than this, √(this / n) times as often"}
+    )
+    freeze_trunk: float = field(
+        default=0.0, metadata={"help": "leave the image stack as it is for this share of the steps; 1 = throughout"}
+    )
     logging_steps: float = field(default=20, metadata={"help": "log every so many steps"})
     dataloader_num_workers: int = field(default=2, metadata={"help": "processes that decode images"})
     # Kept workers draw nothing at the start of an epoch, new ones do: the shuffle would depend on their number.
@@ -84,6 +108,12 @@ class MFDNTrainingArguments(TrainingArguments):
             raise ValueError(f"--distillation_temperature must be above 0, got {self.distillation_temperature}.")
         if self.distillation_temperature != 1.0 and not self.distillation_weight:
             raise ValueError("--distillation_temperature means nothing without --distillation_weight.")
+
+        for name in ("layer_decay", "ema_decay", "freeze_trunk"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} must lie in [0, 1], got {getattr(self, name)}.")
+        if self.ema_decay and self.load_best_model_at_end:
+            raise ValueError("--load_best_model_at_end and --ema_decay both say what is kept: choose one.")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         if self.scaled_warmup:
@@ -140,6 +170,10 @@ class MFDNTrainer(Trainer):
             self.add_callback(mask_scheduler)
         self.add_callback(EpochSetter(self.data_collator))
         self.add_callback(FreshCounts(self))
+        self.averaged = AveragedWeights(self.model, self.args.ema_decay) if self.args.ema_decay else None
+        for callback in (self.averaged, RestingTrunk(self.args.freeze_trunk) if self.args.freeze_trunk else None):
+            if callback is not None:
+                self.add_callback(callback)
         self._is_saving = False
         self.forget_counts()
 
@@ -154,11 +188,36 @@ class MFDNTrainer(Trainer):
         if self.lr_scheduler is None:
             warmup_steps = self.args.get_warmup_steps(num_training_steps)
             factor: Callable[[int], float] = lambda step: learning_rate_factor(  # noqa: E731
-                min(step, num_training_steps), num_training_steps, warmup_steps
+                min(step, num_training_steps), num_training_steps, warmup_steps, self.args.rate_schedule
             )
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """As transformers; with `layer_decay` each layer of the image stack has a rate of its own."""
+        if self.optimizer is None and self.args.layer_decay < 1:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = decayed_groups(model, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay)
+            self.optimizer = optimizer_class(groups, **options)
+        return super().create_optimizer(model)
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not self.args.repeat_rare:
+            return super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return RareOftener(rows["character"][:], self.args.repeat_rare, self.args.seed)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.averaged is not None:
+            self.averaged.load(Path(resume_from_checkpoint))
+
+    def take_average(self) -> None:
+        """Put the averaged weights into the model that was trained; nothing without `ema_decay`."""
+        if self.averaged is not None:
+            self.accelerator.unwrap_model(self.model).load_state_dict(self.averaged.model.state_dict())
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         """Hides tags on the device, then adds up the model's two losses (Eq. 6)."""
@@ -267,6 +326,8 @@ class MFDNTrainer(Trainer):
         if self.args.should_save:
             unfinished = folder / UNFINISHED / checkpoint.name
             self.state.save_to_json(str(unfinished / "trainer_state.json"))
+            if self.averaged is not None:
+                self.averaged.save(unfinished)
             if checkpoint.exists():  # of the run that this one goes on from, at another step before
                 shutil.rmtree(checkpoint)
             os.replace(unfinished, checkpoint)
@@ -315,7 +376,7 @@ class MFDNTrainer(Trainer):
             raise ValueError("To evaluate, MFDNTrainer needs evaluate_model=evaluation.predictions.evaluate_model.")
         self.callback_handler.eval_dataloader = dataloader  # its length is that of the progress bar
         logits = Logits(None if prediction_loss_only else self.preprocess_logits_for_metrics)
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.averaged.model if self.averaged else self.accelerator.unwrap_model(self.model)
         results = self.evaluate_model(
             model,
             dataloader,
