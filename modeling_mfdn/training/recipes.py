@@ -7,6 +7,15 @@ from .files import public_name
 
 MODEL_SIZES = {
     "large": {},  # MFDNConfig() is the paper, §IV: 588 M parameters
+    "base": {  # ViT-B
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "num_vision_layers": 6,
+        "num_text_layers": 6,
+        "num_fusion_layers": 6,
+        "num_decoder_layers": 2,
+    },
     "small": {
         "hidden_size": 384,
         "num_attention_heads": 6,
