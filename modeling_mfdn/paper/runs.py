@@ -40,8 +40,8 @@ from .run_results import (
 from .tables import ablations, comparisons, markdown_table, table_4, table_5, table_6
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk")
-OVER_SEEDS = {"V", "both_ends", "choices"}
+TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk", "finetune")
+OVER_SEEDS = {"V", "both_ends", "choices", "finetune"}
 
 
 @dataclass
@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds",
         type=int,
         default=3,
-        help="runs of each row of V, both_ends and choices; others run once (default: 3)",
+        help="runs of each row of V, both_ends, choices and finetune; others run once (default: 3)",
     )
     add("--recipe", choices=["quick", "paper"], default="quick", help="of train_mfdn.py (default: %(default)s)")
     add("--jobs", type=int, default=1, help="runs side by side, which share the processor's cores (default: 1)")
@@ -171,7 +171,7 @@ def write_tables(folder: Path) -> None:
 
 def ablation_titles() -> dict[str, str]:
     """The rows that show what the ingredients give, and what they are called."""
-    return {row.name: row.title for row in EXPERIMENTS if {"ablation", "trunk"} & set(row.tables)}
+    return {row.name: row.title for row in EXPERIMENTS if {"ablation", "trunk", "finetune"} & set(row.tables)}
 
 
 def take_cores(slots: Iterator[int], jobs: int) -> None:

@@ -86,6 +86,11 @@ COMPARISONS = (
         for name in ("both_ends", "per_post_75", "two_passes", "constant_15", "linear", "peak_90", "decoder_3")
         for measure in ("image", "image+tags", "found_all")
     ),
+    *(
+        ("e", f"tuned_{name}", "tuned_quick", measure, "validation")
+        for name in ("rate", "cosine", "layers", "average", "rare", "rest", "frozen")
+        for measure in ("image", "image+tags")
+    ),
 )
 
 
