@@ -43,7 +43,7 @@ def parameters() -> str:
     with torch.device("meta"):
         model = MFDNModel(MFDNConfig())
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    rows = [f"| `{name}` | {count / 1e6:.1f} M |" for name, count in counts.items()]
+    rows = [f"| `{name}` | {count / 1e6:.1f} M |" for name, count in counts.items() if count]
     return "\n".join(["| part | parameters |", "|---|---:|", *rows, f"| all | {model.num_parameters() / 1e6:.1f} M |"])
 
 
