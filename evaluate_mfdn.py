@@ -182,6 +182,9 @@ def main(argv: list[str] | None = None) -> dict:
             f"--tag_aggregation {args.tag_aggregation} is for a model whose tag slots are distributions; this one "
             "answers each tag with yes or no, and there is nothing to aggregate. Leave it out."
         )
+    shares_one_whole = processor.character_activation == "softmax"
+    if args.errors and not shares_one_whole:
+        raise ValueError("--errors is about the confidence in one character; this model scores each by itself.")
     threshold = processor.tag_threshold if args.tag_threshold is None else args.tag_threshold
 
     # ------------------------------------------------------------------ data
@@ -252,13 +255,16 @@ def main(argv: list[str] | None = None) -> dict:
             draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
             calibration = results["calibration"]
-            processor.temperature, processor.tag_thresholds = calibration["temperature"], tag_thresholds
+            processor.tag_thresholds = tag_thresholds
+            if shares_one_whole:  # a temperature is that of softmax
+                processor.temperature = calibration["temperature"]
             processor.tag_threshold = calibration["tag_threshold"] or processor.tag_threshold
             processor.save_pretrained(args.model)
             reliability_plot(calibration, path.with_name("reliability.png"))
             before, after, temperature = (calibration[name] for name in ("error_before", "error_after", "temperature"))
-            print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {temperature:g}")
-            print(f"Temperature and thresholds are stored in {args.model}.")
+            if shares_one_whole:
+                print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {temperature:g}")
+            print(f"{'Temperature and t' if shares_one_whole else 'T'}hresholds are stored in {args.model}.")
         print(f"Everything else: {path}")
         if Path(args.model).is_dir() and path.parent == Path(args.model):  # the card is about files beside it
             write_hub_files(args.model, args.hub_model_id, args.hub_dataset_id)

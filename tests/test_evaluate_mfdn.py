@@ -285,3 +285,23 @@ def test_broken_pictures_are_left_out_and_counted(model, dataset, tmp_path, caps
     results = main([*flags, "--max_bad_share", "0.1", "--hints"])
     assert (results["num_images"], results["num_broken"]) == (12, 1)
     assert results["hints"]["0"] == pytest.approx(results["image"]["top1_accuracy"])
+
+
+def test_a_tagger_that_scores_each_character_by_itself_gets_thresholds_and_no_temperature(dataset, tmp_path, capsys):
+    from modeling_mfdn import MFDNProcessor, MultiLabelConfig, MultiLabelModel
+
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    names = {"id2label": dict(enumerate(CHARACTERS)), "rating_names": ["general", "explicit"]}
+    config = MultiLabelConfig(**sizes, **names, num_vision_layers=1, num_fusion_layers=1, num_tags=len(TAGS))
+    MultiLabelModel(config).save_pretrained(tmp_path)
+    processor = build_processor(config, TAGS)
+    processor.character_activation = "sigmoid"
+    processor.save_pretrained(tmp_path)
+    flags = ["--model", str(tmp_path), "--dataset", dataset, "--num_workers", "0", "--split", "validation"]
+    assert evaluate([*flags, "--errors"]) == 2
+    assert "scores each by itself" in capsys.readouterr().err
+    assert evaluate([*flags, "--calibrate"]) == 0
+    assert "\nThresholds are stored" in capsys.readouterr().out
+    stored = MFDNProcessor.from_pretrained(tmp_path)
+    assert stored.temperature == 1.0 and len(stored.tag_thresholds) == len(TAGS)
+    assert stored.character_activation == "sigmoid" and stored.ratings == ["general", "explicit"]
