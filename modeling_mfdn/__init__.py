@@ -41,7 +41,7 @@ def register() -> dict:
         AutoConfig.register(config_class.model_type, config_class)
         AutoModel.register(config_class, model_class)
         AutoModelForImageClassification.register(config_class, model_class)
-        AutoImageProcessor.register(config_class, MFDNImageProcessor)
+        AutoImageProcessor.register(config_class, image_processor_classes={"torchvision": MFDNImageProcessor})
         AutoProcessor.register(config_class, MFDNProcessor)
         config_class.register_for_auto_class()
         model_class.register_for_auto_class("AutoModel")
