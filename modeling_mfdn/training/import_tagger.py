@@ -12,8 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers.image_utils import PILImageResampling
 
-from ..modeling_baselines_mfdn import MultiLabelConfig, MultiLabelModel
-from ..processing_mfdn import MFDNProcessor
+from .. import MFDNProcessor, MultiLabelConfig, MultiLabelModel
 from .files import public_name
 from .tag_tokenizer import build_processor
 from .vision_weights import TAG_LIST, download, fill, from_timm, load_folder, read_json, timm_model

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -105,6 +106,27 @@ def test_a_picture_with_two_characters_names_both(tmp_path):
     assert record["character_scores"] == pytest.approx([0.98, 0.95], abs=0.01)
     assert main([*options, "--overwrite", "--character_threshold", "0.96"]) == 0
     assert caption.read_text() == "miku_(vocaloid), 1girl\n"
+
+
+def test_the_folder_that_the_command_writes_loads_without_anything_of_ours(tmp_path):
+    tagger_folder(tmp_path / "wd", *EVA[:1], **EVA[1])
+    script = shutil.which("mfdn", path=os.path.dirname(sys.executable))
+    done = subprocess.run([script, "import", "wd", "--output", "ours"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    next(odd_pictures()).save(tmp_path / "a.png")
+    program = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("modeling_mfdn", "dataset_scripts"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NotInstalled())
+from transformers import pipeline
+found = pipeline("character-tagging", model="ours", trust_remote_code=True)("a.png")
+print(len(found["characters"]), len(found["ratings"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["3", "2"] and "backend is not available" not in done.stderr, done.stderr
 
 
 def test_the_card_says_where_the_weights_are_from_and_their_licence(tmp_path, capsys):
