@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_mfdn import MFDNConfig, MFDNModel, commands
+from modeling_mfdn import MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel, commands
 from modeling_mfdn.image_processing_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
 from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, page_server, runtime_folder
@@ -338,6 +338,40 @@ def test_what_is_copied_has_the_character_and_a_clipboard_that_refuses_is_said(b
     page.click("#copy")
     page.expect("#copied").to_contain_text("does not let a page copy. Here is the line: ")
     assert page.inner_text("#copied").endswith(", ".join([name] * is_sure + tags))
+
+
+@pytest.mark.slow
+def test_a_tagger_names_several_characters_and_the_rating(browser, tmp_path):
+    from playwright.sync_api import expect
+
+    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
+    names = {"id2label": dict(enumerate(CHARACTERS)), "num_tags": len(TAGS), "rating_names": ["general", "explicit"]}
+    model = MultiLabelModel(MultiLabelConfig(**sizes, **names, num_vision_layers=1, num_fusion_layers=1)).eval()
+    with torch.no_grad():
+        model.character_head.bias.copy_(torch.tensor([-4.0, 4, -4, 3, -4, -4]))
+        model.rating_head.bias.copy_(torch.tensor([-2.0, 2]))
+    processor = build_processor(model.config, TAGS)
+    processor.character_activation, processor.character_threshold = "sigmoid", 0.85
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    assert mfdn("export", ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "onnx")]) == 0
+    (tmp_path / "site").mkdir()
+    build_page(tmp_path / "onnx", tmp_path / "site", "Who?", False, runtime_folder(None))
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    with page_server(tmp_path / "site", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        expect(page.locator("#status")).to_have_text("Ready.", timeout=60_000)
+        page.set_input_files("#file", tmp_path / "red.png")
+        expect(page.locator("#rating")).to_have_text("Rating: explicit (88 %)", timeout=60_000)
+        shown = shown_scores(page)
+        assert list(shown)[:2] == ["rem_(re:zero)", "kaname_madoka"]
+        assert 95 <= shown["kaname_madoka"] <= shown["rem_(re:zero)"] <= 99
+        expect(page.locator("#copy")).to_have_text("Copy characters and tags")
+        page.screenshot(path=tmp_path / "page.png")
+        page.close()
+        server.shutdown()
 
 
 @pytest.mark.slow
