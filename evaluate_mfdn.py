@@ -255,16 +255,17 @@ def main(argv: list[str] | None = None) -> dict:
             draw_errors(results["errors"], rows, read_characters(rows), path.parent)
         if args.calibrate:
             calibration = results["calibration"]
-            processor.tag_thresholds = tag_thresholds
-            if shares_one_whole:  # a temperature is that of softmax
+            stored = "Thresholds"
+            if shares_one_whole:  # a temperature, and the curve, are those of softmax
+                stored = "Temperature and thresholds"
                 processor.temperature = calibration["temperature"]
+                reliability_plot(calibration, path.with_name("reliability.png"))
+                before, after = calibration["error_before"], calibration["error_after"]
+                print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {processor.temperature:g}")
+            processor.tag_thresholds = tag_thresholds
             processor.tag_threshold = calibration["tag_threshold"] or processor.tag_threshold
             processor.save_pretrained(args.model)
-            reliability_plot(calibration, path.with_name("reliability.png"))
-            before, after, temperature = (calibration[name] for name in ("error_before", "error_after", "temperature"))
-            if shares_one_whole:
-                print(f"expected calibration error {before:.3f}, {after:.3f} at temperature {temperature:g}")
-            print(f"{'Temperature and t' if shares_one_whole else 'T'}hresholds are stored in {args.model}.")
+            print(f"{stored} are stored in {args.model}.")
         print(f"Everything else: {path}")
         if Path(args.model).is_dir() and path.parent == Path(args.model):  # the card is about files beside it
             write_hub_files(args.model, args.hub_model_id, args.hub_dataset_id)

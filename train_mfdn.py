@@ -26,13 +26,14 @@ from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
 from modeling_mfdn.publishing.cards import write_hub_files
 from modeling_mfdn.publishing.push import publish_model, repository_id
 from modeling_mfdn.training.files import claim, public_name
+from modeling_mfdn.training.keep_heads import keep_heads
 from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES, recorded_flags
 from modeling_mfdn.training.run_folder import check_run_folder, find_checkpoint, remove_checkpoints, save_artifacts
 from modeling_mfdn.training.schedules import SCHEDULES, MaskScheduler
 from modeling_mfdn.training.tag_tokenizer import build_processor
 from modeling_mfdn.training.terminal import command_line
 from modeling_mfdn.training.trainer import MFDNTrainer, MFDNTrainingArguments
-from modeling_mfdn.training.vision_weights import VisionWeights, fill, keep_heads, read_vision_weights
+from modeling_mfdn.training.vision_weights import VisionWeights, fill, read_vision_weights
 
 EMBEDDED_DUMP = "mini_booru"
 EMBEDDED_DATASET = "danmul"
@@ -419,7 +420,8 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
     collate["image_processor"] = processor.image_processor
     # A trunk may hold what only its own answer reads, and so no gradient reaches.
-    args.ddp_find_unused_parameters = model.config.trunk_config is not None or args.freeze_trunk > 0
+    if model.config.trunk_config is not None or args.freeze_trunk:
+        args.ddp_find_unused_parameters = True
 
     # ------------------------------------------------------------------ training
     mask_scheduler = MaskScheduler(script.mask_schedule, script.mask_hold_from, script.mask_peak)

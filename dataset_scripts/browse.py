@@ -15,7 +15,7 @@ from upath import UPath
 from dataset_scripts.dump.check_images import image_problem
 from dataset_scripts.dump.list_images import SUFFIXES, ImageFile
 from dataset_scripts.dump.pictures import upright_rgb
-from dataset_scripts.folder.files import check_replaceable, replace_folder
+from dataset_scripts.folder.files import replace_folder
 from dataset_scripts.folder.lists import read_record, shard_batches
 from dataset_scripts.folder.statistics import table_1_markdown
 from dataset_scripts.folder.terminal import command_line
@@ -57,7 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     if min(options.max_posts, options.posts_per_page) < 1:
         raise ValueError("--max_posts and --posts_per_page expect numbers of at least 1.")
     record = read_record(folder)
-    check_replaceable(output, MARKER, options.overwrite)
     if not any((folder / "data").glob("*.parquet")):
         raise FileNotFoundError(f"--dataset expects a built folder with data/*.parquet, {folder} has none.")
     with replace_folder(output, MARKER, options.overwrite) as unfinished:

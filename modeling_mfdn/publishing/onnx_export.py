@@ -27,6 +27,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from .. import MFDNProcessor
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, replace_folder
+from ..training.tag_tokenizer import CHARACTER, GENERAL, RATING, TAG_LIST
 from ..training.terminal import check_model_name
 
 MARKER = "onnx.json"  # what every folder of this command holds
@@ -34,7 +35,6 @@ TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page can resize with
-GENERAL, CHARACTER, RATING = 0, 4, 9  # categories of Danbooru and of WD taggers
 
 
 class Graph(nn.Module):
@@ -224,7 +224,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
                 entry[file.stem] |= {"top1_accuracy_change": change} if file != path else {}
         report["graphs"][name] = entry
     ratings = processor.ratings or []
-    write_tag_table(output / "selected_tags.csv", tags, characters, ratings, dataset)
+    write_tag_table(output / TAG_LIST, tags, characters, ratings, dataset)
     preprocess = {
         "image_size": config.image_size,
         "mean": list(image_processor.image_mean),

@@ -14,10 +14,10 @@ from transformers.image_utils import PILImageResampling
 
 from .. import MFDNProcessor, MultiLabelConfig, MultiLabelModel
 from .files import public_name
-from .tag_tokenizer import build_processor
-from .vision_weights import TAG_LIST, download, fill, from_timm, load_folder, read_json, timm_model
+from .tag_tokenizer import CHARACTER, RATING, TAG_LIST, build_processor
+from .vision_weights import fill, from_timm, timm_model
+from .weight_files import download, load_folder, read_json
 
-RATING, CHARACTER = 9, 4  # categories; every other is a tag
 # Of the author's own application: general tags from 0.35, characters from 0.85.
 TAG_THRESHOLD, CHARACTER_THRESHOLD = 0.35, 0.85
 
@@ -54,7 +54,8 @@ def read_tagger(source: str, licence: str | None = None, is_bgr: bool = True) ->
     if "architecture" not in config:
         raise ValueError(f"{source}: config.json names no architecture of timm, so this is no tagger of WD's layout.")
     rows = read_tag_list(folder / TAG_LIST)
-    head = {name: load_folder(folder, (f"head.{name}",)).get(f"head.{name}") for name in ("weight", "bias")}
+    saved = load_folder(folder, ("head.",))
+    head = {part: saved.get(f"head.{part}") for part in ("weight", "bias")}
     if head["weight"] is None or len(head["weight"]) != len(rows):
         found = "no head" if head["weight"] is None else f"a head of {len(head['weight']):,} outputs"
         raise ValueError(f"{source}: {TAG_LIST} names {len(rows):,} outputs, the weights have {found}.")

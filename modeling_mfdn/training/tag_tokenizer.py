@@ -11,6 +11,8 @@ from ..configuration_mfdn import MFDNConfig
 from ..image_processing_mfdn import MFDNImageProcessor
 from ..processing_mfdn import MFDNProcessor
 
+TAG_LIST = "selected_tags.csv"  # of taggers: a row for each output, with its category
+GENERAL, CHARACTER, RATING = 0, 4, 9  # categories of Danbooru and of WD taggers
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4
 
 

@@ -73,6 +73,17 @@ def positive(text: str) -> int:
     return number
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name may be `OWNER/NAME` on the Hub."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # a third of a second
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
 def check_model_name(name: str) -> str:
     """A --model as it is: a folder that holds a saved model, or an id OWNER/NAME, which the Hub is asked for.
 
@@ -82,19 +93,12 @@ def check_model_name(name: str) -> str:
         FileNotFoundError: it can be neither, in a sentence that says what is there and what has a near name.
         ValueError: a file of the folder is cut or damaged.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id  # a third of a second
-
     folder = Path(name)
     if name and (folder / "config.json").is_file():
         check_model_files(folder)
         return name
     beside = model_folders(folder.parent)
-    is_id = name.count("/") == 1
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        is_id = False
-    if is_id and not beside and not folder.exists():
+    if is_hub_id(name) and not beside and not folder.exists():
         return name
     near = [str(folder.parent / found) for found in difflib.get_close_matches(folder.name, beside, cutoff=0.5)]
     found = "there is no such folder here, and an id on the Hub is OWNER/NAME"

@@ -171,9 +171,10 @@ class MFDNTrainer(Trainer):
         self.add_callback(EpochSetter(self.data_collator))
         self.add_callback(FreshCounts(self))
         self.averaged = AveragedWeights(self.model, self.args.ema_decay) if self.args.ema_decay else None
-        for callback in (self.averaged, RestingTrunk(self.args.freeze_trunk) if self.args.freeze_trunk else None):
-            if callback is not None:
-                self.add_callback(callback)
+        if self.averaged is not None:
+            self.add_callback(self.averaged)
+        if self.args.freeze_trunk:
+            self.add_callback(RestingTrunk(self.args.freeze_trunk))
         self._is_saving = False
         self.forget_counts()
 

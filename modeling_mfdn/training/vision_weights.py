@@ -7,7 +7,6 @@ fresh fusion encoder.
 """
 
 import inspect
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -16,9 +15,6 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
 from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
@@ -28,7 +24,9 @@ from transformers.image_utils import PILImageResampling
 
 from ..configuration_mfdn import MFDNConfig
 from ..modeling_mfdn import MFDNModel, MFDNPreTrainedModel
-from ..processing_mfdn import MFDNProcessor
+from .tag_tokenizer import TAG_LIST
+from .terminal import is_hub_id
+from .weight_files import PICKLES, download, load_folder, load_tensors, read_json, weight_files
 
 IMAGE_STACKS = (
     "vision_embeddings.",
@@ -43,9 +41,6 @@ STACK_FIELDS = ("image_size", "patch_size", "num_channels", "hidden_size", "num_
 STACK_FIELDS += ("num_vision_layers", "num_fusion_layers", "hidden_act", "layer_norm_eps", "pooling", "pool_norm")
 STACK_FIELDS += ("num_register_tokens", "trunk_config", "hidden_dropout_prob", "initializer_range")
 TEXT_FIELDS = ("num_text_layers", "num_decoder_layers")
-# Modules with a row for each character or tag.
-NAMED_ROWS = ("character_head", "tag_head", "tag_embeddings", "queries", "query_head", "label_embeddings")
-NAMED_ROWS += ("mask_embeddings", "label_head", "label_batch_norm")
 FAMILIES = (
     "plain ViTs of timm and transformers, with [CLS] or pooled; EVA02, DINOv3 and other ViTs of timm; DINOv2, DINOv3, "
     "SigLIP and CLIP of transformers; models of ours"
@@ -56,10 +51,6 @@ TRUNKS = {"dinov2": True, "dinov2_with_registers": True, "dinov3_vit": True}
 TRUNKS |= {"siglip_vision_model": False, "clip_vision_model": False}
 VISION_PARTS = {"siglip": SiglipVisionModel, "clip": CLIPVisionModel}  # of models of pictures and text
 NUM_FUSION_LAYERS = 4  # behind a trunk
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".npz", ".msgpack", ".h5")
-HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json"]
-HUB_FILES += ["selected_tags.csv", "README.md"]  # of WD taggers: what the outputs mean, and the licence
-TAG_LIST = "selected_tags.csv"
 
 
 @dataclass
@@ -103,7 +94,7 @@ def read_vision_weights(weights: str, image_size: int | None = None) -> VisionWe
         found = read_folder(path, weights, image_size)
     elif path.suffix == ".safetensors":
         found = from_timm(bare_vit(load_tensors(path), weights), weights, image_size)
-    elif is_hub_id(weights):
+    elif is_hub_id(weights.removeprefix("hf-hub:")):
         found = read_folder(download(weights), weights, image_size)
     elif timm.is_model(weights):
         vit = timm.create_model(weights, pretrained=True, num_classes=0)
@@ -113,10 +104,16 @@ def read_vision_weights(weights: str, image_size: int | None = None) -> VisionWe
             f"{weights!r} is neither a folder, nor a .safetensors file, nor a Hub id (OWNER/NAME), nor the name "
             "of a timm model."
         )
-    size, patch = found.config["image_size"], found.config["patch_size"]
-    if size % patch:
-        raise ValueError(f"--image_size must be a multiple of {patch}, the patch size of {weights}; got {size}.")
+    check_grid(found.config["image_size"], found.config["patch_size"], weights)
     return found
+
+
+def check_grid(image_size: int, patch_size: int, weights: str) -> None:
+    """Raises ValueError for an image size that is no whole number of patches."""
+    if image_size % patch_size:
+        raise ValueError(
+            f"--image_size must be a multiple of {patch_size}, the patch size of {weights}; got {image_size}."
+        )
 
 
 def fill(model: MFDNPreTrainedModel, weights: VisionWeights) -> list[str]:
@@ -141,91 +138,7 @@ def fill(model: MFDNPreTrainedModel, weights: VisionWeights) -> list[str]:
     return [name for name, _ in model.named_parameters() if name not in weights.state]
 
 
-def keep_heads(model: MFDNPreTrainedModel, folder: str, tags: list[str]) -> tuple[int, int]:
-    """Give a model all that an older one of ours knows: stacks and heads, and the rows of names that both have.
-
-    A new name starts as the mean of the old rows, whose score is never the highest: at first the model names old
-    characters exactly as before.
-
-    Args:
-        model: new, of the same sizes; its characters are those of its config.
-        folder: of the older model.
-        tags: of the new model, in the order of their labels.
-
-    Returns:
-        How many characters and tags kept their rows.
-
-    Raises:
-        ValueError: no model of ours, of another system or modality, or of other sizes.
-    """
-    if read_json(Path(folder, "config.json")).get("model_type") != model.config.model_type:
-        raise ValueError(f"--keep_heads: {folder} is no model of the same --system.")
-    old = type(model).from_pretrained(folder)
-    old_tags = MFDNProcessor.from_pretrained(folder).tag_names
-    old_names = {"characters": list(old.config.id2label.values()), "tags": old_tags}
-    names = {"characters": list(model.config.id2label.values()), "tags": tags}
-    special = model.config.num_special_tokens
-    kept = {kind: len(set(names[kind]) & set(old_names[kind])) for kind in names}
-    state, theirs = model.state_dict(), old.state_dict()
-    for name, tensor in theirs.items():
-        if name.startswith("vision_embeddings.position_embeddings"):
-            continue  # resampled already
-        kind = "characters" if name.startswith("character_head.") else "tags"
-        if name not in state or not tensor.ndim:
-            continue
-        offset = special if len(tensor) == special + len(old_tags) and "tag_embeddings" in name else 0
-        for times in (1, 2):  # Label2Label has two rows a tag: it is there, it is not
-            if len(tensor) - offset == times * len(old_names[kind]) and name.split(".")[0] in NAMED_ROWS:
-                tensor = grown(tensor, old_names[kind], names[kind], offset, times)
-        if tensor.shape != state[name].shape:
-            raise ValueError(
-                f"--keep_heads: {name} is {list(tensor.shape)} in {folder}, {list(state[name].shape)} in the new one."
-            )
-        state[name] = tensor
-    if missing := [name for name, _ in model.named_parameters() if name not in theirs]:
-        raise ValueError(f"--keep_heads: {folder} has no {missing[0]}: it is of another modality.")
-    model.load_state_dict(state)
-    return kept["characters"], kept["tags"]
-
-
-def grown(rows: torch.Tensor, old: list[str], new: list[str], offset: int = 0, times: int = 1) -> torch.Tensor:
-    """Rows of the `new` names: those that the `old` have, else their mean. The first `offset` rows stay."""
-    places = {name: place for place, name in enumerate(old)}
-    parts = [rows[:offset]]
-    for part in rows[offset:].chunk(times):
-        mean = part.mean(dim=0) if part.is_floating_point() else part[0]
-        parts.append(torch.stack([part[places[name]] if name in places else mean for name in new]))
-    return torch.cat(parts)
-
-
-# ---------------------------------------------------------------- where weights lie
-
-
-def is_hub_id(weights: str) -> bool:
-    """Whether a name is `OWNER/NAME` or `hf-hub:OWNER/NAME`."""
-    return re.fullmatch(r"(hf-hub:)?[\w.-]+/[\w.-]+", weights) is not None and not weights.startswith((".", "/"))
-
-
-def download(weights: str) -> Path:
-    """The folder of a repository on the Hub: config and weights, nothing that could run."""
-    repository = weights.removeprefix("hf-hub:")
-    try:
-        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
-    except GatedRepoError as error:
-        raise OSError(
-            f"{repository} is gated: accept its terms on https://huggingface.co/{repository} and log in with "
-            "`hf auth login`, or set HF_TOKEN."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise OSError(
-            f"There is no {repository} on the Hub that you may read, and no folder of that name here. If it is "
-            "private, log in with `hf auth login`."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
-        raise OSError(
-            f"{repository} could not be fetched ({type(error).__name__}) and is not in the cache. Is there "
-            "a network? Else fetch it elsewhere and pass the folder."
-        ) from error
+# ---------------------------------------------------------------- folders
 
 
 def read_folder(folder: Path, weights: str, image_size: int | None) -> VisionWeights:
@@ -241,56 +154,6 @@ def read_folder(folder: Path, weights: str, image_size: int | None) -> VisionWei
     if model_type in ("vit", *TRUNKS, *VISION_PARTS):
         return from_transformers(folder, model_type, weights, image_size)
     raise ValueError(f"{weights} is of type {model_type or 'unknown'!r}. What can be taken: {FAMILIES}.")
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object. Raises FileNotFoundError, or ValueError for what is none."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path.name} in {path.parent}: expected a folder with a saved model.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is cut or damaged ({error}): download it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object.")
-    return content
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that model.safetensors.index.json names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if not index.is_file():
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        raise FileNotFoundError(
-            f"There is no model.safetensors in {folder}"
-            + (f"; {pickled[0]} is pickled, which could run any code, and is not read." if pickled else ".")
-        )
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [folder / Path(name).name for name in names]  # shards lie beside their index and nowhere else
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} does not say which files hold the weights.") from error
-
-
-def load_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, torch.Tensor]:
-    """Of a .safetensors file, those whose names begin so; nothing else is read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut, or no .safetensors file ({error}): download it again.") from error
-
-
-def load_folder(folder: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, torch.Tensor]:
-    """The tensors of a saved model, of one file or of shards."""
-    state: dict[str, torch.Tensor] = {}
-    for path in weight_files(folder):
-        state |= load_tensors(path, prefixes)
-    return state
 
 
 # ---------------------------------------------------------------- a model of ours
@@ -457,10 +320,7 @@ def from_timm(
         with torch.no_grad():
             vit.patch_embed.proj.weight.copy_(vit.patch_embed.proj.weight[:, [2, 1, 0]])
     size = image_size or own_size[0]
-    if size % patch_size[0]:
-        raise ValueError(
-            f"--image_size must be a multiple of {patch_size[0]}, the patch size of {weights}; got {size}."
-        )
+    check_grid(size, patch_size[0], weights)
     if size != own_size[0]:
         vit.set_input_size(img_size=size)
     num_registers = vit.reg_token.shape[1] if vit.reg_token is not None else 0
@@ -542,7 +402,7 @@ def plain_fields(vit: VisionTransformer) -> dict[str, Any]:
 def plain_state(vit: VisionTransformer, fields: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The tensors of a plain timm ViT by our names."""
     theirs, depth = vit.state_dict(), len(vit.blocks)
-    state = {f"vision_embeddings.patch_embed.{kind}": theirs[f"patch_embed.proj.{kind}"] for kind in ("weight",)}
+    state = {"vision_embeddings.patch_embed.weight": theirs["patch_embed.proj.weight"]}
     state["vision_embeddings.patch_embed.bias"] = theirs.get("patch_embed.proj.bias", torch.zeros(vit.embed_dim))
     prefix = [tokens for tokens in (theirs.get("cls_token"), theirs.get("reg_token")) if tokens is not None]
     if fields["pooling"] == "cls":
@@ -555,8 +415,7 @@ def plain_state(vit: VisionTransformer, fields: dict[str, Any]) -> dict[str, tor
         positions = torch.cat([positions.new_zeros(1, num_prefix, vit.embed_dim), positions], dim=1)
     state["vision_embeddings.position_embeddings"] = positions
     for index in range(depth):
-        in_fusion = index >= depth // 2
-        layer = f"{'fusion' if in_fusion else 'vision'}_encoder.layers.{index - depth // 2 * in_fusion}"
+        layer = own_layer(index, depth)
         block = {
             name.removeprefix(f"blocks.{index}."): t
             for name, t in theirs.items()
@@ -568,6 +427,12 @@ def plain_state(vit: VisionTransformer, fields: dict[str, Any]) -> dict[str, tor
     for kind in ("weight", "bias"):
         state[f"{target}.{kind}"] = theirs[f"{norm}.{kind}"]
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def own_layer(index: int, depth: int) -> str:
+    """Where block `index` of a ViT of `depth` blocks goes: the first half sees, the rest fuses."""
+    in_fusion = index >= depth // 2
+    return f"{'fusion' if in_fusion else 'vision'}_encoder.layers.{index - depth // 2 * in_fusion}"
 
 
 def block_state(block: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
@@ -609,9 +474,7 @@ def from_transformers(folder: Path, model_type: str, weights: str, image_size: i
     config = model.config
     pixels = saved_pixel_options(folder)
     own_size = config.image_size
-    if model_type == "vit":
-        return from_transformers_vit(model, weights, image_size or own_size, pixels)
-    if image_size and image_size != own_size and not TRUNKS.get(config.model_type):
+    if model_type != "vit" and image_size and image_size != own_size and not TRUNKS.get(config.model_type):
         raise ValueError(f"{weights} sees {own_size} pixels and no other number: leave --image_size.")
     has_cls = not config.model_type.startswith("siglip")
     fields = {
@@ -623,22 +486,23 @@ def from_transformers(folder: Path, model_type: str, weights: str, image_size: i
         "intermediate_size": 4 * config.hidden_size,
         "pooling": "cls" if has_cls else "mean",
         "num_register_tokens": getattr(config, "num_register_tokens", 0) or 0,
-        "num_fusion_layers": NUM_FUSION_LAYERS,
-        "trunk_config": config.to_dict(),
         **default_depths(config.num_hidden_layers),
     }
+    if model_type == "vit":
+        return from_transformers_vit(model, weights, fields, pixels)
+    fields |= {"num_fusion_layers": NUM_FUSION_LAYERS, "trunk_config": config.to_dict()}
     state = {f"trunk.{name}": tensor for name, tensor in model.state_dict().items()}
     return VisionWeights(weights, fields, state, pixels)
 
 
-def from_transformers_vit(model: PreTrainedModel, weights: str, image_size: int, pixels: dict) -> VisionWeights:
-    """ViTModel → our own blocks, by way of timm's names."""
+def from_transformers_vit(model: PreTrainedModel, weights: str, fields: dict, pixels: dict) -> VisionWeights:
+    """ViTModel → our own blocks. `fields`: of MFDNConfig, as far as any vision model has them."""
     config, theirs = model.config, model.state_dict()
     if config.hidden_act not in ACTIVATIONS.values() or config.num_hidden_layers < 2:
         raise ValueError(
             f"{weights} has {config.num_hidden_layers} layers and {config.hidden_act}: expected 2 and gelu."
         )
-    positions = resample(theirs["embeddings.position_embeddings"], image_size // config.patch_size, 1)
+    positions = resample(theirs["embeddings.position_embeddings"], fields["image_size"] // config.patch_size, 1)
     depth = config.num_hidden_layers
     state = {
         "vision_embeddings.cls_token": theirs["embeddings.cls_token"],
@@ -654,29 +518,19 @@ def from_transformers_vit(model: PreTrainedModel, weights: str, image_size: int,
             index, part = int(match[1]), match[2]
             for old, new in renamed.items():
                 part = part.replace(old, new)
-            in_fusion = index >= depth // 2
-            layer = f"{'fusion' if in_fusion else 'vision'}_encoder.layers.{index - depth // 2 * in_fusion}"
-            state[f"{layer}.{part}"] = tensor
-    for stack, number in (("vision", depth // 2), ("fusion", depth - depth // 2)):  # a ViT without qkv_bias
-        for index in range(number):
-            for projection in ("q_proj", "k_proj", "v_proj"):
-                name = f"{stack}_encoder.layers.{index}.attention.{projection}.bias"
-                state.setdefault(name, torch.zeros(config.hidden_size))
-    fields = {
-        "image_size": image_size,
-        "patch_size": config.patch_size,
-        "num_channels": config.num_channels,
-        "hidden_size": config.hidden_size,
-        "num_attention_heads": config.num_attention_heads,
+            state[f"{own_layer(index, depth)}.{part}"] = tensor
+    for index in range(depth):  # a ViT without qkv_bias
+        for projection in ("q_proj", "k_proj", "v_proj"):
+            name = f"{own_layer(index, depth)}.attention.{projection}.bias"
+            state.setdefault(name, torch.zeros(config.hidden_size))
+    fields |= {
         "intermediate_size": config.intermediate_size,
         "num_vision_layers": depth // 2,
         "num_fusion_layers": depth - depth // 2,
         "hidden_act": config.hidden_act,
         "layer_norm_eps": config.layer_norm_eps,
-        "pooling": "cls",
-        **default_depths(depth),
     }
     return VisionWeights(weights, fields, state, pixels)
 
 
-__all__ = ["VisionWeights", "fill", "keep_heads", "read_vision_weights"]
+__all__ = ["VisionWeights", "fill", "read_vision_weights"]

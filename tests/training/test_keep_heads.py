@@ -11,8 +11,9 @@ from modeling_mfdn import (
     MultiLabelConfig,
     MultiLabelModel,
 )
+from modeling_mfdn.training.keep_heads import keep_heads
 from modeling_mfdn.training.tag_tokenizer import build_processor
-from modeling_mfdn.training.vision_weights import fill, keep_heads, read_vision_weights
+from modeling_mfdn.training.vision_weights import fill, read_vision_weights
 
 SYSTEMS = [(MFDNConfig, MFDNModel), (MultiLabelConfig, MultiLabelModel), (Label2LabelConfig, Label2LabelModel)]
 NEW_CHARACTERS = ["amiya", "saber", "rem_(re:zero)", "hatsune_miku", "new_one", "asuka_langley", "kaname_madoka", "zz"]
@@ -75,6 +76,19 @@ def test_hints_of_old_tags_mean_what_they_meant(tiny_config, tags, tmp_path):
         after.logits[:, label], before.logits[:, list(old.config.id2label.values()).index("saber")]
     )
     torch.testing.assert_close(after.tag_logits[..., new_tags.index("hat")], before.tag_logits[..., tags.index("hat")])
+
+
+@pytest.mark.parametrize("number", [24, 7, 2], ids=["as many as the width", "as the slots", "slots less special"])
+def test_what_merely_has_as_many_rows_as_there_are_tags_stays(tiny_config, tmp_path, number):
+    tags = [f"tag_{i}" for i in range(number)]
+    old = saved(MFDNConfig, MFDNModel, tiny_config, tags, tmp_path / "old", num_tags=number)
+    model = grown_model(MFDNConfig, MFDNModel, tmp_path / "old", tags[::-1])
+    assert keep_heads(model, str(tmp_path / "old"), tags[::-1]) == (5, number)
+    for part in ("norm.weight", "norm.bias", "position_embeddings.weight"):
+        name = f"tag_embeddings.{part}"
+        assert torch.equal(model.get_parameter(name), old.get_parameter(name))
+    rows, old_rows = (each.tag_embeddings.tag_embeddings.weight for each in (model, old))
+    assert torch.equal(rows[5:], old_rows[5:].flip(0)) and torch.equal(rows[:5], old_rows[:5])
 
 
 def test_another_system_and_another_modality_are_refused(tiny_config, tags, tmp_path):

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from modeling_mfdn import MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel
-from modeling_mfdn.training import vision_weights
+from modeling_mfdn.training import weight_files
 from modeling_mfdn.training.tag_tokenizer import build_processor
 from modeling_mfdn.training.vision_weights import fill, read_vision_weights
 
@@ -236,12 +236,12 @@ def test_a_timm_name_and_a_name_on_the_hub_are_fetched(tmp_path, monkeypatch):
         asked.append(repository)
         return str(tmp_path / "vit")
 
-    monkeypatch.setattr(vision_weights, "snapshot_download", download)
+    monkeypatch.setattr(weight_files, "snapshot_download", download)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained, num_classes: vit)
     fetched = read_vision_weights("vit_large_patch16_224.augreg_in21k")
     assert torch.equal(fetched.state["vision_embeddings.cls_token"], vit.cls_token)
     monkeypatch.undo()
-    monkeypatch.setattr(vision_weights, "snapshot_download", download)
+    monkeypatch.setattr(weight_files, "snapshot_download", download)
     for name in ("somebody/vit", "hf-hub:somebody/vit"):
         assert torch.equal(read_vision_weights(name).state["vision_embeddings.cls_token"], vit.cls_token)
     assert asked == ["somebody/vit"] * 2
@@ -355,6 +355,6 @@ def test_what_the_hub_refuses_is_a_sentence_that_says_what_to_do(error, message,
     def refuse(*args, **kwargs):
         raise error.__new__(error)  # they are made of answers of the Hub, which we have none of
 
-    monkeypatch.setattr(vision_weights, "snapshot_download", refuse)
+    monkeypatch.setattr(weight_files, "snapshot_download", refuse)
     with pytest.raises(OSError, match=message):
         read_vision_weights("somebody/vit")
