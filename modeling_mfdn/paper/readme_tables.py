@@ -202,6 +202,21 @@ def systems_cost() -> str:
     return step_ratios("bench_systems.json", "training step", "ViT")
 
 
+def trunk_cost() -> str:
+    """A training step at real sizes against the ViT of the same trunk, with its peak memory: bench_trunks.py."""
+    rows = []
+    for title, systems in read("bench_trunks.json")["sizes"].items():
+        size, pixels = title.split()
+        row: dict = {"model size": size, "px": int(pixels), "ViT: ms a picture": systems["ViT"]["ms_a_picture"]}
+        row |= {f"{system}: time / ViT": f"{values['ratio']:.2f}" for system, values in systems.items()}
+        del row["ViT: time / ViT"]
+        for system in ("ViT", "MFDN"):
+            row[f"{system}: memory"] = f"{systems[system]['memory_gb']:.1f} GB"
+            row[f"{system}: checkpointing"] = f"{systems[system]['memory_gb_checkpointing']:.1f} GB"
+        rows.append(row)
+    return markdown_table(rows)
+
+
 def tag_slots() -> str:
     """Mean average precision of tags on validation, per slot order and aggregation (DESIGN decision 8)."""
     figures = read("tag_slots.json")
@@ -274,6 +289,7 @@ BLOCKS = {
     "step_cost": step_cost,
     "precision_cost": precision_cost,
     "systems_cost": systems_cost,
+    "trunk_cost": trunk_cost,
     "tag_scaling": tag_scaling,
     "tag_slots": tag_slots,
     "onnx_cost": onnx_cost,

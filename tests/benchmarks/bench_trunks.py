@@ -145,6 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         "attn_implementation",
     )
     results |= {"device": device, **{name: getattr(args, name) for name in asked}}
+    sizes = results.setdefault("sizes", {})
     for model_size in args.model_sizes:
         for image_size in args.image_sizes:
             of_child = ["--model_size", model_size, "--image_size", str(image_size)]
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
                 for name, flags in (("memory_gb", []), ("memory_gb_checkpointing", ["--checkpointing"])):
                     peak = child(argv, *of_child, "--stage", "memory", "--system", system, *flags)
                     figures[system][name] = round(peak, 2)
-            results[f"{model_size} {image_size}"] = figures
+            sizes[f"{model_size} {image_size}"] = figures
             for system, entry in figures.items():
                 print(f"{model_size} {image_size} {system}: {entry}", flush=True)
             if path:

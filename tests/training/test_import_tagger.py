@@ -15,7 +15,7 @@ from hub_server import Repository, running_hub
 from PIL import Image
 from safetensors.torch import save_file
 from test_vision_weights import SMALL, WD, started_from, timm_folder
-from transformers import pipeline
+from transformers import AutoModel, pipeline
 
 from modeling_mfdn.commands import main
 
@@ -108,6 +108,28 @@ def test_a_picture_with_two_characters_names_both(tmp_path):
     assert caption.read_text() == "miku_(vocaloid), 1girl\n"
 
 
+@pytest.mark.slow
+def test_its_graph_scores_tags_characters_and_ratings_as_pytorch_does(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from modeling_mfdn.publishing.onnx_export import open_graph, run_graph
+
+    tagger_folder(tmp_path / "wd", *EVA[:1], **EVA[1])
+    assert main(["import", str(tmp_path / "wd"), "--output", str(tmp_path / "ours")]) == 0
+    assert main(["export", "--model", str(tmp_path / "ours"), "--output", str(tmp_path / "onnx")]) == 0
+    model = AutoModel.from_pretrained(tmp_path / "ours", trust_remote_code=True)
+    pixels = torch.cat([published_pixels(image, EVA[1]["img_size"]) for image in odd_pictures()])
+    with torch.no_grad():
+        wanted = model(pixels.flip(1))  # the colours as ours has them: RGB
+    logits, tags, ratings = run_graph(open_graph(tmp_path / "onnx" / "model.onnx"), (pixels.flip(1),))
+    torch.testing.assert_close(logits, wanted.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(tags, wanted.tag_logits[:, 0].sigmoid(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ratings, wanted.rating_logits.sigmoid(), atol=1e-4, rtol=0)
+    with (tmp_path / "onnx" / "selected_tags.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["name"], int(row["category"])) for row in csv.DictReader(file)]
+    assert sorted(rows) == sorted(NAMES)
+
+
 def test_the_folder_that_the_command_writes_loads_without_anything_of_ours(tmp_path):
     tagger_folder(tmp_path / "wd", *EVA[:1], **EVA[1])
     script = shutil.which("mfdn", path=os.path.dirname(sys.executable))
@@ -121,7 +143,7 @@ class NotInstalled:
         if name.split(".")[0] in ("modeling_mfdn", "dataset_scripts"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, NotInstalled())
-from transformers import pipeline
+from transformers import AutoModel, pipeline
 found = pipeline("character-tagging", model="ours", trust_remote_code=True)("a.png")
 print(len(found["characters"]), len(found["ratings"]))
 """
