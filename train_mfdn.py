@@ -67,8 +67,9 @@ class ScriptArguments:
         default=None,
         metadata={
             "help": "paper = §V-A, the default with --dataset; quick = from scratch on a CPU, the default without; "
-            "both_ends = good with tags and without, at more than twice the cost of a step. Several are laid over one "
-            "another: --recipe quick both_ends. Any flag given besides wins over them",
+            "finetune = from --vision_weights that can see already; both_ends = good with tags and without, at more "
+            "than twice the cost of a step. Several are laid over one another: --recipe quick both_ends. Any flag "
+            "given besides wins over them",
             "choices": list(RECIPES),
         },
     )
@@ -310,6 +311,8 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
     for name, instead in OF_STOCK_TRAINER.items():
         if getattr(args, name) != stock[name]:
             raise ValueError(f"--{name} {getattr(args, name)} would be ignored here: {instead}. Leave it.")
+    if "finetune" in (script.recipe or []) and not script.vision_weights:
+        raise ValueError("--recipe finetune needs --vision_weights: from noise, --recipe quick or the paper's.")
     if script.keep_heads and not (script.vision_weights and Path(script.vision_weights, "config.json").is_file()):
         raise ValueError("--keep_heads needs --vision_weights with the folder of a model of ours.")
     if args.image_pass_weight and sees_no_tags:
@@ -417,6 +420,9 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     weights = read_vision_weights(script.vision_weights, script.image_size) if script.vision_weights else None
     model = build_model(script, characters, tags, weights)
     processor = build_processor(model.config, tags, script.tag_order, weights.image_processor if weights else None)
+    if args.rate_width:
+        args.learning_rate *= args.rate_width / model.config.hidden_size
+        print(f"--rate_width: a learning rate of {args.learning_rate:.3g} for a width of {model.config.hidden_size}.")
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
     collate["image_processor"] = processor.image_processor
     # A trunk may hold what only its own answer reads, and so no gradient reaches.

@@ -205,9 +205,11 @@ def systems_cost() -> str:
 def trunk_cost() -> str:
     """A training step at real sizes against the ViT of the same trunk, with its peak memory: bench_trunks.py."""
     rows = []
-    for title, systems in read("bench_trunks.json")["sizes"].items():
+    for title, entry in read("bench_trunks.json")["sizes"].items():
         size, pixels = title.split()
-        row: dict = {"model size": size, "px": int(pixels), "ViT: ms a picture": systems["ViT"]["ms_a_picture"]}
+        row: dict = {"model size": size, "px": int(pixels), "batch": entry["batch_size"]}
+        systems = entry["systems"]
+        row["ViT: ms a picture"] = systems["ViT"]["ms_a_picture"]
         row |= {f"{system}: time / ViT": f"{values['ratio']:.2f}" for system, values in systems.items()}
         del row["ViT: time / ViT"]
         for system in ("ViT", "MFDN"):

@@ -1,17 +1,12 @@
 """What fine-tuning from public weights adds to a training: slower rates for lower layers, an average of the weights,
-rare characters drawn more often, a trunk that rests at first."""
+a trunk that rests at first."""
 
-import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
 from .vision_weights import IMAGE_STACKS
@@ -99,32 +94,4 @@ class RestingTrunk(TrainerCallback):
                     parameter.requires_grad_(not rests)
 
 
-class RareOftener(Sampler[int]):
-    """Draws as many rows as there are, with replacement: those of a character with n < `below` pictures √(below / n)
-    times as often as the others (repeat-factor sampling, Gupta et al. 2019, at an epoch of the same length).
-
-    Args:
-        labels: of each row.
-        below: pictures from which on a character is not rare.
-        seed: of the draw, together with the epoch.
-    """
-
-    def __init__(self, labels: Sequence[int], below: int, seed: int = 0):
-        labels = np.asarray(labels)
-        counts = np.bincount(labels)
-        factors = [max(1.0, math.sqrt(below / count)) if count else 0.0 for count in counts.tolist()]
-        self.weights = torch.tensor(np.asarray(factors)[labels])
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.multinomial(self.weights, len(self), replacement=True, generator=generator).tolist()
-
-
-__all__ = ["AveragedWeights", "RareOftener", "RestingTrunk", "decayed_groups"]
+__all__ = ["AveragedWeights", "RestingTrunk", "decayed_groups"]

@@ -19,7 +19,7 @@ from ..data.collator import MFDNCollator
 from ..data.dataset import check_bad_share
 from ..data.hidden_tags import hide_tags, step_generator
 from ..modeling_mfdn import MFDNOutput
-from .finetuning import AveragedWeights, RareOftener, RestingTrunk, decayed_groups
+from .finetuning import AveragedWeights, RestingTrunk, decayed_groups
 from .run_folder import UNFINISHED
 from .schedules import RATE_SCHEDULES, MaskScheduler, default_warmup_steps, learning_rate_factor
 
@@ -35,6 +35,10 @@ class MFDNTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=64, metadata={"help": "posts a step and device (paper: 64)"})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "posts a step and device in evaluation"})
     learning_rate: float = field(default=1e-3, metadata={"help": "base rate; the schedule is two-stage cosine"})
+    rate_width: int = field(
+        default=0,
+        metadata={"help": "the rate is for a model of this width; others take it as 1 / width (0: it is as it is)"},
+    )
     optim: str = field(default="sgd", metadata={"help": "optimizer, a name that transformers knows (paper: sgd)"})
     # Paper §V-A says only "SGD". Here: momentum 0.9, no weight decay and no clipping, as in animesion.
     optim_args: str | None = field(default="momentum=0.9", metadata={"help": "further optimizer arguments, a=1,b=2"})
@@ -74,9 +78,6 @@ class MFDNTrainingArguments(TrainingArguments):
             "help": "average the weights over steps, each keeping so much of it; the average is judged and saved"
         },
     )
-    repeat_rare: int = field(
-        default=0, metadata={"help": "show characters with n pictures, fewer than this, √(this / n) times as often"}
-    )
     freeze_trunk: float = field(
         default=0.0, metadata={"help": "leave the image stack as it is for this share of the steps; 1 = throughout"}
     )
@@ -109,6 +110,8 @@ class MFDNTrainingArguments(TrainingArguments):
         if self.distillation_temperature != 1.0 and not self.distillation_weight:
             raise ValueError("--distillation_temperature means nothing without --distillation_weight.")
 
+        if self.rate_width < 0:
+            raise ValueError(f"--rate_width must not be negative, got {self.rate_width}.")
         for name in ("layer_decay", "ema_decay", "freeze_trunk"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} must lie in [0, 1], got {getattr(self, name)}.")
@@ -203,12 +206,6 @@ class MFDNTrainer(Trainer):
             groups = decayed_groups(model, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay)
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
-
-    def _get_train_sampler(self, train_dataset=None):
-        if not self.args.repeat_rare:
-            return super()._get_train_sampler(train_dataset)
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return RareOftener(rows["character"][:], self.args.repeat_rare, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -1,7 +1,7 @@
 """What MFDN costs beside the ViT that it is made of: a training step (forward, backward, update) at real sizes.
 
     python tests/benchmarks/bench_trunks.py --output bench_trunks.json
-    python tests/benchmarks/bench_trunks.py --device cuda --bf16 --batch_size 32 --output bench_trunks_gpu.json
+    python tests/benchmarks/bench_trunks.py --device cuda --bf16 --batch_sizes 64 32 8 --output bench_trunks_gpu.json
 
 The reference (1.00) is the plain ViT of the same trunk, with its character head. MFDN is measured at POINTS of the
 curriculum (Eq. 7, held at 1 from half of the run on), whose mean stands for a whole run. All take turns within a
@@ -27,7 +27,7 @@ from modeling_mfdn.data.hidden_tags import hide_tags
 from modeling_mfdn.training.recipes import MODEL_SIZES
 from modeling_mfdn.training.schedules import mask_ratio
 
-POINTS = 8
+POINTS = 4
 SYSTEMS = {
     "ViT": {"modality": "image"},
     "MFDN": {},
@@ -100,9 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--image_sizes", nargs="+", type=int, default=[128, 224, 448])
     add("--num_tags", type=int, default=25_404, help="tag vocabulary (default: the paper's)")
     add("--num_labels", type=int, default=14_413, help="characters (default: the paper's)")
-    add("--batch_size", type=int, default=2)
+    add("--batch_sizes", nargs="+", type=int, default=[8, 4, 1], help="posts a step, of each image size")
     add("--tags_per_post", type=int, default=24, help="(default: 24, the paper's mean)")
-    add("--rounds", type=int, default=3)
+    add("--rounds", type=int, default=2)
     add("--device", default="cpu")
     add("--bf16", action="store_true", help="autocast to bfloat16")
     add("--compile", action="store_true", help="torch.compile")
@@ -111,7 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", help="write the figures to this JSON file; one that is there is added to")
     for name in ("--model_size", "--system", "--stage"):  # of a child
         add(name, help=argparse.SUPPRESS)
-    add("--image_size", type=int, help=argparse.SUPPRESS)
+    for name in ("--image_size", "--batch_size"):
+        add(name, type=int, help=argparse.SUPPRESS)
     add("--checkpointing", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -129,6 +130,10 @@ def main(argv: list[str] | None = None) -> None:
         torch.manual_seed(0)
         print(json.dumps(times(args) if args.stage == "times" else memory(args)))
         return
+    if len(args.batch_sizes) != len(args.image_sizes):
+        raise SystemExit(
+            f"--batch_sizes {args.batch_sizes}: expected one for each of --image_sizes {args.image_sizes}."
+        )
     path = Path(args.output) if args.output else None
     results = json.loads(path.read_text()) if path and path.is_file() else {}
     device = (
@@ -137,7 +142,6 @@ def main(argv: list[str] | None = None) -> None:
     asked = (
         "num_tags",
         "num_labels",
-        "batch_size",
         "tags_per_post",
         "rounds",
         "bf16",
@@ -147,14 +151,15 @@ def main(argv: list[str] | None = None) -> None:
     results |= {"device": device, **{name: getattr(args, name) for name in asked}}
     sizes = results.setdefault("sizes", {})
     for model_size in args.model_sizes:
-        for image_size in args.image_sizes:
-            of_child = ["--model_size", model_size, "--image_size", str(image_size)]
+        for image_size, batch_size in zip(args.image_sizes, args.batch_sizes, strict=True):
+            sizes_of_child = {"model_size": model_size, "image_size": image_size, "batch_size": batch_size}
+            of_child = [word for name, value in sizes_of_child.items() for word in (f"--{name}", str(value))]
             figures = child(argv, *of_child, "--stage", "times")
             for system in [] if args.no_memory else SYSTEMS:
                 for name, flags in (("memory_gb", []), ("memory_gb_checkpointing", ["--checkpointing"])):
                     peak = child(argv, *of_child, "--stage", "memory", "--system", system, *flags)
                     figures[system][name] = round(peak, 2)
-            sizes[f"{model_size} {image_size}"] = figures
+            sizes[f"{model_size} {image_size}"] = {"batch_size": batch_size, "systems": figures}
             for system, entry in figures.items():
                 print(f"{model_size} {image_size} {system}: {entry}", flush=True)
             if path:

@@ -1,4 +1,6 @@
-"""Rates by depth, averaged weights, rare characters, a trunk that rests: what each does, and that a run resumes."""
+"""Rates by depth, averaged weights, a trunk that rests: what each does, and that a run resumes."""
+
+import json
 
 import pytest
 import torch
@@ -7,10 +9,10 @@ from test_train_mfdn import danmul, tiny_model_size, train  # noqa: F401  # fixt
 from test_vision_weights import SMALL, started_from, timm_folder
 
 from modeling_mfdn import MFDNConfig
-from modeling_mfdn.training.finetuning import RareOftener, decayed_groups
+from modeling_mfdn.training.finetuning import decayed_groups
 
 FLAGS = ["--optim", "adamw_torch", "--optim_args", "", "--weight_decay", "0.1", "--rate_schedule", "cosine"]
-FLAGS += ["--layer_decay", "0.5", "--ema_decay", "0.9", "--repeat_rare", "9", "--freeze_trunk", "0.5"]
+FLAGS += ["--layer_decay", "0.5", "--ema_decay", "0.9", "--freeze_trunk", "0.5"]
 
 
 def rates_of(model, layer_decay=0.5):
@@ -41,20 +43,6 @@ def test_the_blocks_of_a_trunk_are_layers_too(tmp_path):
     assert rates["trunk.timm_model.blocks.0.mlp.fc1_g.weight"][0] == 2**-9
     assert rates["trunk.timm_model.blocks.4.mlp.fc2.weight"][0] == 2**-5
     assert rates["fusion_encoder.layers.3.mlp.fc2.weight"][0] == 2**-1
-
-
-def test_rare_characters_are_drawn_oftener_in_an_epoch_of_the_same_length():
-    labels = [0] * 900 + [1] * 90 + [2] * 10
-    sampler = RareOftener(labels, below=90, seed=3)
-    drawn = [list(sampler)]
-    assert len(sampler) == len(drawn[0]) == 1000 and list(sampler) == drawn[0]
-    for epoch in range(1, 40):
-        sampler.set_epoch(epoch)
-        drawn.append(list(sampler))
-    assert drawn[0] != drawn[1]
-    shares = torch.bincount(torch.tensor([labels[row] for rows in drawn for row in rows])) / 40_000
-    expected = torch.tensor([900.0, 90.0, 30.0]) / 1020  # √(90 / 10) = 3 times
-    torch.testing.assert_close(shares, expected, atol=0.006, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +97,23 @@ def test_an_average_cannot_be_resumed_from_a_run_that_had_none(danmul, tmp_path)
         train(danmul, tmp_path, "--ema_decay", "0.9", "--resume_from_checkpoint", "last")
 
 
+def test_the_recipe_starts_from_weights_and_takes_its_rate_from_their_width(finetuned, danmul, tmp_path):  # noqa: F811
+    import train_mfdn
+
+    flags = ["--dataset", str(danmul), "--recipe", "finetune", "--output_dir", str(tmp_path / "next"), "--use_cpu"]
+    flags += ["--max_steps", "3", "--warmup_steps", "0", "--logging_steps", "1", "--dataloader_num_workers", "0"]
+    flags += ["--eval_strategy", "no", "--save_strategy", "no", "--evaluate_test", "False"]
+    with pytest.raises(ValueError, match="--recipe finetune needs --vision_weights"):
+        train_mfdn.main(flags)
+    train_mfdn.main([*flags, "--vision_weights", str(finetuned)])
+    history = json.loads((tmp_path / "next" / "trainer_state.json").read_text())["log_history"]
+    assert history[0]["learning_rate"] == pytest.approx(1.5e-3 * 128 / 12)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--rate_width", "-1"], "--rate_width must not be negative"),
         (["--layer_decay", "1.5"], "--layer_decay must lie in"),
         (["--ema_decay", "0.9", "--load_best_model_at_end", "--eval_steps", "5"], "choose one"),
         (["--freeze_trunk", "-1"], "--freeze_trunk must lie in"),
