@@ -40,7 +40,7 @@ from .run_results import (
 from .tables import ablations, comparisons, markdown_table, table_4, table_5, table_6
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk", "finetune")
+TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk", "finetune", "tuning")
 OVER_SEEDS = {"V", "both_ends", "choices", "finetune"}
 
 
@@ -171,7 +171,9 @@ def write_tables(folder: Path) -> None:
 
 def ablation_titles() -> dict[str, str]:
     """The rows that show what the ingredients give, and what they are called."""
-    return {row.name: row.title for row in EXPERIMENTS if {"ablation", "trunk", "finetune"} & set(row.tables)}
+    return {
+        row.name: row.title for row in EXPERIMENTS if {"ablation", "trunk", "finetune", "tuning"} & set(row.tables)
+    }
 
 
 def take_cores(slots: Iterator[int], jobs: int) -> None:

@@ -87,8 +87,23 @@ COMPARISONS = (
         for measure in ("image", "image+tags", "found_all")
     ),
     *(
-        ("e", f"tuned_{name}", "tuned_quick", measure, "validation")
-        for name in ("rate", "cosine", "layers", "average", "rare", "rest", "frozen")
+        ("e", first, second, measure, "test")
+        for first, second in (
+            ("finetune", "tuned_quick"),
+            ("finetune_vit", "tuned_quick_vit"),
+            ("finetune", "finetune_vit"),
+        )
+        for measure in ("image", "image+tags")
+        if measure == "image" or "vit" not in first + second
+    ),
+    *(
+        ("f", f"tuned_{name}", "tuned_quick", measure, "validation")
+        for name in ("rate", "fast", "cosine", "layers", "average", "rest", "frozen", "smooth")
+        for measure in ("image", "image+tags")
+    ),
+    *(
+        ("f", f"tuned_{name}", "finetune", measure, "validation")
+        for name in ("small_crops", "large_crops", "whole", "cosine_average", "large_smooth")
         for measure in ("image", "image+tags")
     ),
 )
