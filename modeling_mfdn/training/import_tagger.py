@@ -15,7 +15,8 @@ from transformers.image_utils import PILImageResampling
 from .. import MFDNProcessor, MultiLabelConfig, MultiLabelModel
 from .files import public_name
 from .tag_tokenizer import CHARACTER, RATING, TAG_LIST, build_processor
-from .vision_weights import fill, from_timm, timm_model
+from .timm_weights import from_timm, timm_model
+from .vision_weights import fill
 from .weight_files import download, load_folder, read_json
 
 # Of the author's own application: general tags from 0.35, characters from 0.85.
