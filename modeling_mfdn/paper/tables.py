@@ -103,7 +103,7 @@ COMPARISONS = (
     ),
     *(
         ("f", f"tuned_{name}", "finetune", measure, "validation")
-        for name in ("small_crops", "large_crops", "whole", "cosine_average", "together")
+        for name in ("small_crops", "large_crops", "whole", "cosine_average")
         for measure in ("image", "image+tags")
     ),
 )
