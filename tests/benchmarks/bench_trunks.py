@@ -143,7 +143,6 @@ def main(argv: list[str] | None = None) -> None:
         "num_tags",
         "num_labels",
         "tags_per_post",
-        "rounds",
         "bf16",
         "compile",
         "attn_implementation",
@@ -155,11 +154,11 @@ def main(argv: list[str] | None = None) -> None:
             sizes_of_child = {"model_size": model_size, "image_size": image_size, "batch_size": batch_size}
             of_child = [word for name, value in sizes_of_child.items() for word in (f"--{name}", str(value))]
             figures = child(argv, *of_child, "--stage", "times")
-            for system in [] if args.no_memory else SYSTEMS:
+            for system in [] if args.no_memory else ("ViT", "MFDN"):
                 for name, flags in (("memory_gb", []), ("memory_gb_checkpointing", ["--checkpointing"])):
                     peak = child(argv, *of_child, "--stage", "memory", "--system", system, *flags)
                     figures[system][name] = round(peak, 2)
-            sizes[f"{model_size} {image_size}"] = {"batch_size": batch_size, "systems": figures}
+            sizes[f"{model_size} {image_size}"] = {"batch_size": batch_size, "rounds": args.rounds, "systems": figures}
             for system, entry in figures.items():
                 print(f"{model_size} {image_size} {system}: {entry}", flush=True)
             if path:
