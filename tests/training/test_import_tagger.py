@@ -143,7 +143,7 @@ class NotInstalled:
         if name.split(".")[0] in ("modeling_mfdn", "dataset_scripts"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, NotInstalled())
-from transformers import AutoModel, pipeline
+from transformers import pipeline
 found = pipeline("character-tagging", model="ours", trust_remote_code=True)("a.png")
 print(len(found["characters"]), len(found["ratings"]))
 """
