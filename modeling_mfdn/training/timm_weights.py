@@ -15,7 +15,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
@@ -312,11 +311,6 @@ def block_state(block: dict[str, torch.Tensor], width: int) -> dict[str, torch.T
             state[f"{layer}.weight"] = block[scale][:, None] * state[f"{layer}.weight"]
             state[f"{layer}.bias"] = block[scale] * state[f"{layer}.bias"]
     return state
-
-
-def resample(positions: torch.Tensor, side: int, num_prefix_tokens: int) -> torch.Tensor:
-    """[1, prefix + n², D] positions → [1, prefix + side², D], by timm's own bicubic interpolation."""
-    return resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=num_prefix_tokens)
 
 
 __all__ = ["VisionWeights", "bare_vit", "from_timm", "timm_model"]

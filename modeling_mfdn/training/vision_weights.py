@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, PreTrainedModel, SiglipVisionModel, ViTModel
 
 from ..configuration_mfdn import MFDNConfig
@@ -25,7 +26,6 @@ from .timm_weights import (
     default_depths,
     from_timm,
     own_layer,
-    resample,
     timm_model,
 )
 from .weight_files import PICKLES, download, load_folder, load_tensors, read_json, weight_files
@@ -107,6 +107,11 @@ def fill(model: MFDNPreTrainedModel, weights: VisionWeights) -> list[str]:
         )
     model.load_state_dict(weights.state, strict=False)
     return [name for name, _ in model.named_parameters() if name not in weights.state]
+
+
+def resample(positions: torch.Tensor, side: int, num_prefix_tokens: int) -> torch.Tensor:
+    """[1, prefix + n², D] positions → [1, prefix + side², D], by timm's own bicubic interpolation."""
+    return resample_abs_pos_embed(positions, new_size=[side, side], num_prefix_tokens=num_prefix_tokens)
 
 
 # ---------------------------------------------------------------- folders

@@ -139,14 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     device = (
         torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads"
     )
-    asked = (
-        "num_tags",
-        "num_labels",
-        "tags_per_post",
-        "bf16",
-        "compile",
-        "attn_implementation",
-    )
+    asked = ("num_tags", "num_labels", "tags_per_post", "bf16", "compile", "attn_implementation")
     results |= {"device": device, **{name: getattr(args, name) for name in asked}}
     sizes = results.setdefault("sizes", {})
     for model_size in args.model_sizes:
