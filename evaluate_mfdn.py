@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"
     )
     parser.add_argument(
+        "--unseen",
+        metavar="DATASET",
+        help="also how pictures of characters that the model does not know are met: those of DATASET, all splits. Are "
+        "they refused, and are they learnt from 1, 2, 5 and 10 pictures? For a model that was trained with "
+        "--leave_out_characters, the same data set",
+    )
+    parser.add_argument(
         "--errors",
         action="store_true",
         help="also accuracy by the number of training images and the most confused characters, with pictures of both",
@@ -80,23 +88,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def label_map(data_characters: Sequence[str], model_characters: Sequence[str]) -> list[int] | None:
-    """Label of the model for each character of the data set; None when both have the same names in the same order.
+def label_map(
+    data_characters: Sequence[str], model_characters: Sequence[str], allow_unknown: bool = False
+) -> list[int] | None:
+    """Label of the model for each character of the data set, -1 for an unknown one; None when both have the same names
+    in the same order.
 
     Raises:
-        ValueError: the data set has characters that the model does not know.
+        ValueError: the data set has characters that the model does not know, unless that is allowed.
     """
     if list(data_characters) == list(model_characters):
         return None
     labels = {name: label for label, name in enumerate(model_characters)}
     unknown = [name for name in data_characters if name not in labels]
-    if unknown:
+    if unknown and not allow_unknown:
         raise ValueError(
             f"The model knows {len(labels)} characters and the data set has {len(data_characters)}, of which the "
             f"model does not know {len(unknown)}, {unknown[0]!r} for example. Needed: a data set whose characters the "
-            "model was trained on. Evaluate on the data set it was trained with, or train it on this one."
+            "model was trained on. Evaluate on the data set it was trained with, or train it on this one; --unseen asks "
+            "how it meets those that it does not know."
         )
-    return [labels[name] for name in data_characters]
+    return [labels.get(name, -1) for name in data_characters]
 
 
 def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
@@ -108,15 +120,34 @@ def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     return {"tags": len(unknown), "occurrences": sum(unknown)}
 
 
-def count_training_images(dataset: str, characters: Sequence[str]) -> list[int]:
-    """Training images of each of the model's characters [C]."""
+def count_training_images(dataset: str, characters: Sequence[str], allow_unknown: bool) -> list[int]:
+    """Training images of each of the model's characters [C]; others have none, or are an error."""
     from modeling_mfdn.data.dataset import load_split, read_characters
 
     rows = load_split(dataset, "train", needs_tags=False)
-    labels, counts = label_map(read_characters(rows), characters), [0] * len(characters)
-    for label in rows["character"]:
-        counts[labels[label] if labels else label] += 1
-    return counts
+    names = read_characters(rows)
+    labels = label_map(names, characters, allow_unknown) or range(len(names))
+    counts = Counter(labels[label] for label in rows["character"])
+    return [counts[label] for label in range(len(characters))]
+
+
+def unseen_rows(dataset: str, characters: Sequence[str]):
+    """Posts of all splits of a data set whose characters the model does not know.
+
+    Raises ValueError: it knows them all.
+    """
+    from datasets import concatenate_datasets
+
+    from modeling_mfdn.data.dataset import load_split, read_characters, rows_of
+
+    splits = [load_split(dataset, split, needs_tags=False) for split in ("train", "validation", "test")]
+    known = set(characters)
+    strangers = [name for name in read_characters(splits[0]) if name not in known]
+    if not strangers:
+        raise ValueError(f"--unseen {dataset}: the model knows all its characters. Name a data set with others.")
+    rows = concatenate_datasets([rows_of(rows, strangers) for rows in splits])
+    print(f"{len(rows):,} pictures of {len(strangers):,} characters that the model does not know")
+    return rows
 
 
 def output_path(model: str, split: str, output: str | None) -> Path:
@@ -160,10 +191,18 @@ def main(argv: list[str] | None = None) -> dict:
 
     from modeling_mfdn import MFDNProcessor
     from modeling_mfdn.data.collator import MFDNCollator
-    from modeling_mfdn.data.dataset import load_split, read_characters
-    from modeling_mfdn.evaluation.figures import draw_errors, reliability_plot
+    from modeling_mfdn.data.dataset import load_split, read_characters, rows_of
+    from modeling_mfdn.evaluation.figures import draw_errors, draw_unseen, reliability_plot
     from modeling_mfdn.evaluation.metrics import accuracy_by_training_images, most_confused
-    from modeling_mfdn.evaluation.predictions import Calibrator, Confidence, Hints, Predictions, evaluate_model
+    from modeling_mfdn.evaluation.open_set import HINTS, CharacterQueries, judge_unseen
+    from modeling_mfdn.evaluation.predictions import (
+        Calibrator,
+        Confidence,
+        Hints,
+        Predictions,
+        evaluate_model,
+        predict_split,
+    )
     from modeling_mfdn.evaluation.results import format_results, write_predictions, write_results
     from modeling_mfdn.publishing.cards import write_hub_files
     from modeling_mfdn.publishing.push import publish_model
@@ -193,7 +232,9 @@ def main(argv: list[str] | None = None) -> dict:
     if args.max_images is not None:
         rows = rows.select(range(min(args.max_images, len(rows))))
     characters = [config.id2label[label] for label in range(config.num_labels)]
-    labels = label_map(read_characters(rows), characters)
+    if args.unseen:  # who is not known is asked there
+        rows = rows_of(rows, characters)
+    labels = label_map(read_characters(rows), characters, args.unseen is not None)
     unknown_tags = count_unknown_tags(rows, tags) if "tags" in rows.column_names else {"tags": 0, "occurrences": 0}
     if unknown_tags["tags"] and accelerator.is_main_process:
         print(f"{unknown_tags['tags']} tags ({unknown_tags['occurrences']} occurrences) are unknown to the model.")
@@ -202,9 +243,15 @@ def main(argv: list[str] | None = None) -> dict:
     loader = DataLoader(rows, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
 
     # ------------------------------------------------------------------ evaluation
+    if args.unseen:
+        processor.check_gallery(model)
+        processor.known_gallery()  # before the pictures: what it raises should not take minutes
+        strangers = unseen_rows(args.unseen, characters)
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
     reducers = [Predictions()] if args.predictions is not None else []
     reducers += [Hints(config)] if args.hints else []
+    queries = CharacterQueries(processor, HINTS if config.modality == "image+tags" else ())
+    reducers += [queries] if args.unseen else []
     reducers += [Confidence(processor.temperature)] if args.errors else []
     reducers += [Calibrator()] if args.calibrate else []
     results = {
@@ -226,10 +273,20 @@ def main(argv: list[str] | None = None) -> dict:
         max_bad_share=args.max_bad_share,
     )
     predictions = results.pop("predictions", None)
+    if args.unseen:
+        unseen_queries = CharacterQueries(processor, queries.hints)
+        collator = MFDNCollator(config, tags, False, processor.image_processor, tag_order)
+        loader = DataLoader(strangers, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
+        loader = accelerator.prepare_data_loader(loader)
+        options = {"hints": queries.hints, "max_bad_share": args.max_bad_share}
+        for found in predict_split(model, loader, accelerator, **options):
+            unseen_queries.add(found)
+        results |= judge_unseen(results.pop("queries"), unseen_queries.compute(), processor)
+        results["open_set"] |= {"unseen": public_name(args.unseen)}
     if args.errors:
         confidence = results.pop("confidence")
         truth, predicted = confidence.pop("truth"), confidence.pop("predicted")
-        training_images = count_training_images(args.trained_on or args.dataset, characters)
+        training_images = count_training_images(args.trained_on or args.dataset, characters, bool(args.unseen))
         results["errors"] = {
             "by_training_images": accuracy_by_training_images(truth, predicted, training_images),
             "most_confused": most_confused(truth, predicted, characters),
@@ -248,6 +305,8 @@ def main(argv: list[str] | None = None) -> dict:
         if args.hints:
             shares = "   ".join(f"{number}: {share:.1%}" for number, share in results["hints"].items())
             print(f"top-1 by number of true tags given   {shares}")
+        if args.unseen:
+            draw_unseen(results, path.with_name("unseen.png"))
         if args.errors:
             for name in ("expected_calibration_error", "negative_log_likelihood"):
                 before, after = results["errors"][name].values()

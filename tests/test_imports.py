@@ -12,7 +12,7 @@ SHIPPED = sorted((ROOT / "modeling_mfdn").glob("*_mfdn.py"))
 HOME = sorted(path for path in (ROOT / "modeling_mfdn").rglob("*.py") if path not in SHIPPED)
 SCRIPTS = sorted((ROOT / "dataset_scripts").rglob("*.py"))
 PROGRAMS = [ROOT / "train_mfdn.py", ROOT / "evaluate_mfdn.py"]
-MAY_TRAVEL = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", *sys.stdlib_module_names}
+MAY_TRAVEL = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors", *sys.stdlib_module_names}
 OURS = {"modeling_mfdn", "dataset_scripts", "train_mfdn", "evaluate_mfdn", "tests"}
 
 

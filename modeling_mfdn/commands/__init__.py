@@ -10,8 +10,9 @@ from .import_tagger import import_tagger
 from .page import page
 from .push import push
 from .tag import tag
+from .teach import teach
 
-SEVERAL_VALUES = ("--exclude", "--replace", "--first")  # --exclude solo 1girl
+SEVERAL_VALUES = ("--exclude", "--replace", "--first", "--forget")  # --exclude solo 1girl
 
 app = typer.Typer(
     help="Names characters and tags in anime illustrations: tag pictures, export, publish.",
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (tag, export, page, push):
+for command in (tag, teach, export, page, push):
     app.command()(command)
 app.command("import")(import_tagger)
 

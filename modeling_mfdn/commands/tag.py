@@ -51,6 +51,22 @@ def tag(
     spaces: Annotated[bool, Option("--spaces", help="long hair instead of long_hair")] = False,
     escape: Annotated[bool, Option("--escape", help="\\( and \\) for parentheses, which some prompts want")] = False,
     use_existing: Annotated[bool, Option("--use_existing", help="tags of a caption are hints for the model")] = False,
+    gallery: Annotated[
+        str | None, Option("--gallery", help="FILE.safetensors of mfdn teach: characters that the model was taught")
+    ] = None,
+    unknown_threshold: Annotated[
+        float | None,
+        Option(
+            "--unknown_threshold",
+            min=0,
+            max=1,
+            help="write no character where it is more probable that the model knows none of the picture; default 0.5, "
+            "and 1, which writes all, for a model that has no character statistics",
+        ),
+    ] = None,
+    unknown_list: Annotated[
+        str | None, Option("--unknown_list", help="FILE to write the names of such pictures to, a line each")
+    ] = None,
     not_recursive: Annotated[bool, Option("--not_recursive", help="leave sub-folders alone")] = False,
     batch_size: Annotated[int, Option("--batch_size", min=1, help="pictures at once")] = 32,
     num_workers: Annotated[int, Option("--num_workers", min=0, help="processes that decode")] = 2,

@@ -19,7 +19,9 @@ from .images import LUMINANCE, apply_color, color_matrices, decode_image
 EVALUATION_SEED = 0  # which 30 tags a post shows in evaluation must not depend on the seed of a training run
 CROP_SHARE = (0.8, 0.8)  # Paper: not said. Here: a random 128 crop out of 160, as animesion.
 COLOR_JITTER = (0.1, 0.1, 0.1, 0.1)  # brightness, contrast, saturation and hue (turns of the circle), as animesion
-IMAGE_STREAM, TAG_STREAM = 0, 1  # two generators per post: the crop does not depend on how tags are drawn
+# Generators of a post: the crop does not depend on how tags are drawn, and neither on what colours are exchanged.
+IMAGE_STREAM, TAG_STREAM, EXCHANGE_STREAM = 0, 1, 2
+EXCHANGES = ((1, 2, 0), (2, 0, 1), (0, 2, 1), (1, 0, 2), (2, 1, 0))  # of red, green and blue
 
 
 class MFDNCollator:
@@ -47,6 +49,9 @@ class MFDNCollator:
         color_jitter: how far brightness, contrast, saturation (shares) and hue (turns) may change in training.
         crop_share: smallest and largest side of a training crop, as shares of the picture's side; drawn evenly.
         label_map: the model's label for each character of the data set; None if they are the same.
+        exchanged_share: of the training pictures, shown with red, green and blue exchanged and without their tags. Who
+            has blue hair for red is somebody else: of the model's labels, the first sixth are the characters, and one
+            further sixth is theirs in each of the `EXCHANGES`.
 
     Raises:
         ValueError: an option outside its range, or another number of tags than `config.num_tags`.
@@ -64,6 +69,7 @@ class MFDNCollator:
         color_jitter: Sequence[float] = COLOR_JITTER,
         crop_share: Sequence[float] = CROP_SHARE,
         label_map: Sequence[int] | None = None,
+        exchanged_share: float = 0.0,
     ):
         if tag_order not in TAG_ORDERS:
             raise ValueError(f"tag_order must be one of {TAG_ORDERS}, got {tag_order!r}.")
@@ -71,6 +77,8 @@ class MFDNCollator:
             raise ValueError(f"color_jitter must be four numbers in [0, 1), hue at most 0.5, got {color_jitter}.")
         if len(crop_share) != 2 or not 0 < crop_share[0] <= crop_share[1] <= 1:
             raise ValueError(f"crop_share must be two rising numbers in (0, 1], got {crop_share}.")
+        if not 0 <= exchanged_share <= 1:
+            raise ValueError(f"exchanged_share must lie in [0, 1], got {exchanged_share}.")
         if len(tags) != config.num_tags:
             raise ValueError(
                 f"The model has config.num_tags = {config.num_tags} tags but the vocabulary has {len(tags)}. "
@@ -79,6 +87,8 @@ class MFDNCollator:
         self.config, self.tags, self.training = config, list(tags), training
         self.tag_order, self.seed, self.flip, self.label_map = tag_order, seed, flip, label_map
         self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
+        self.exchanged_share = exchanged_share
+        self.num_characters = config.num_labels // (1 + len(EXCHANGES))
         size = {"height": config.image_size, "width": config.image_size}
         self.image_processor = image_processor or MFDNImageProcessor(size=size)
         # id of each tag label; read once, because attributes of a config are properties, too slow for each tag
@@ -103,6 +113,11 @@ class MFDNCollator:
             pictures = [picture for picture in pictures if picture is not None]
         batch = {"pixel_values": self._pixel_values(pictures)}
         tag_labels = [self._known_tags(row) for row in rows]
+        exchanges = [self._exchange(row["post_id"]) for row in rows]
+        for i, exchange in enumerate(exchanges):
+            if exchange is not None:
+                batch["pixel_values"][i] = batch["pixel_values"][i, list(EXCHANGES[exchange])]
+                tag_labels[i] = []  # they name the colours that were
         batch["input_ids"] = torch.tensor(
             [self._token_ids(labels, row["post_id"]) for labels, row in zip(tag_labels, rows, strict=True)]
         )
@@ -110,7 +125,8 @@ class MFDNCollator:
         characters = [row["character"] for row in rows]
         if self.label_map is not None:
             characters = [self.label_map[character] for character in characters]
-        batch["labels"] = torch.tensor(characters)
+        offsets = [0 if exchange is None else (1 + exchange) * self.num_characters for exchange in exchanges]
+        batch["labels"] = torch.tensor(characters) + torch.tensor(offsets)
         batch["post_id"] = torch.tensor([row["post_id"] for row in rows])
         if self.training:
             batch["num_broken"] = torch.zeros(len(rows), dtype=torch.int64)
@@ -125,6 +141,13 @@ class MFDNCollator:
     def _generator(self, post_id: int, stream: int) -> np.random.Generator:
         key = (self.seed, int(self._epoch), post_id, stream) if self.training else (EVALUATION_SEED, post_id, stream)
         return np.random.default_rng(key)
+
+    def _exchange(self, post_id: int) -> int | None:
+        """Which of the `EXCHANGES` a picture is shown in; None = as it is."""
+        if not self.training or not self.exchanged_share:
+            return None
+        rng = self._generator(post_id, EXCHANGE_STREAM)
+        return int(rng.integers(len(EXCHANGES))) if rng.random() < self.exchanged_share else None
 
     # Tags
 

@@ -95,6 +95,41 @@ def reliability_plot(calibration: dict, path: str | Path) -> None:
     figure.savefig(path)
 
 
+def draw_unseen(results: dict, path: str | Path) -> None:
+    """Characters that nobody trained: accuracy by the number of pictures that teach each, and the OSCR curve.
+
+    Args:
+        results: with `open_set` and `few_shot`, as evaluate_mfdn.py --unseen writes them.
+    """
+    figure = new_figure(10, 3.8)
+    left, right = figure.subplots(1, 2)
+    lessons, places = results["few_shot"], range(len(results["few_shot"]))
+    for name, label, color in (
+        ("new", "new, among the new alone", TEAL),
+        ("known_joint", "trained, in one ranking", BLUE),
+        ("new_joint", "new, in one ranking", ORANGE),
+        ("harmonic", "harmonic mean of these two", INK),
+    ):
+        style = {"color": color, "label": label, "linewidth": 1.8}
+        left.plot(places, [lesson[name] for lesson in lessons.values()], "o-", markersize=5, **style)
+        bounds = np.array([lesson["interval"][name] for lesson in lessons.values()]).T
+        left.fill_between(places, *bounds, color=color, alpha=0.15, linewidth=0)
+    left.set_xticks(places, list(lessons))
+    left.set_xlabel("pictures that teach each character", color=MUTED)
+    left.set_title("top-1 accuracy", loc="left", fontsize=10, fontweight="bold", color=INK)
+    left.legend(frameon=False, fontsize=9, loc="lower right")
+    found = results["open_set"]
+    right.plot(*np.array(found["curve"]).T, color=BLUE, linewidth=1.8)
+    right.axhline(results["image"]["top1_accuracy"], color=MUTED, linestyle="--", linewidth=1)
+    right.set_xlabel("unseen pictures that are taken for a trained character", color=MUTED)
+    title = f"trained ones accepted and right; OSCR {found['oscr']:.3f}, AUROC {found['auroc']:.3f}"
+    right.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    for ax in (left, right):
+        ax.set_ylim(-0.03, 1.03)
+        tidy(ax)
+    figure.savefig(path)
+
+
 def hints_curves(curves: dict[str, dict[str, dict[str, float]]], path: str | Path) -> None:
     """Accuracy by the number of true tags given, a panel for each data set: what lies between Table V's columns.
 

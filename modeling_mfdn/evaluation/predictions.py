@@ -64,9 +64,10 @@ def predict_split(
         on_step: called after each batch.
 
     Yields:
-        `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "scores", "targets" [b, K]},
-        "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: predicted label [b]}}`;
-        "scores" and the like only of a model that predicts tags, "image+tags" and "hints" only of one that reads them.
+        `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "picture_embedding" [b, 2D], "scores",
+        "targets" [b, K]}, "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: {"logits",
+        "picture_embedding"}}}`; "scores" and the like only of a model that predicts tags, "image+tags" and "hints" only
+        of one that reads them.
 
     Raises:
         ValueError: more than `max_bad_share` of the pictures are broken, or hints for a model without tags.
@@ -120,14 +121,19 @@ def predict_batch(
         return aggregate_tag_scores(outputs.tag_logits, tag_aggregation, config.max_tags, hidden_slots)
 
     alone = forward(pixel_values=batch["pixel_values"])
-    found = {"post_id": batch["post_id"], "labels": batch["labels"], "image": {"logits": alone.logits.float()}}
+
+    def of_characters(outputs):
+        names = [name for name in ("logits", "picture_embedding") if getattr(outputs, name, None) is not None]
+        return {name: getattr(outputs, name).float() for name in names}
+
+    found = {"post_id": batch["post_id"], "labels": batch["labels"], "image": of_characters(alone)}
     if config.predicts_tags:
         found["image"] |= {"scores": tag_scores(alone), "targets": batch["tag_targets"]}
     if config.modality != "image+tags":
         return found
     seen, input_ids = {"vision_states": alone.vision_states}, batch["input_ids"]
-    with_tags = forward(input_ids, return_tag_logits=False, **seen).logits.float()
-    found["image+tags"] = {"logits": with_tags}
+    with_tags = of_characters(forward(input_ids, return_tag_logits=False, **seen))
+    found["image+tags"] = {"logits": with_tags["logits"]}
     if config.predicts_tags:
         half = hide_half(input_ids, batch["post_id"], config)
         is_special = half < config.num_special_tokens
@@ -139,12 +145,12 @@ def predict_batch(
             "given": multi_hot(labels, config.num_tags),
         }
     if hints:
-        logits = {0: found["image"]["logits"], config.max_tags: with_tags}
+        said = {0: of_characters(alone), config.max_tags: with_tags}
         for number in hints:
-            if number not in logits:
+            if number not in said:
                 some = show_some(input_ids, batch["post_id"], config, number)
-                logits[number] = forward(some, return_tag_logits=False, **seen).logits
-        found["hints"] = {str(number): logits[number].argmax(dim=1) for number in hints}
+                said[number] = of_characters(forward(some, return_tag_logits=False, **seen))
+        found["hints"] = {str(number): said[number] for number in hints}
     return found
 
 
@@ -259,7 +265,7 @@ class Hints:
         self.hits: list[torch.Tensor] = []
 
     def add(self, found: dict) -> None:
-        columns = [found["hints"][str(number)] == found["labels"] for number in self.hints]
+        columns = [found["hints"][str(number)]["logits"].argmax(dim=1) == found["labels"] for number in self.hints]
         self.hits.append(torch.stack(columns, dim=1).cpu().double())
 
     def compute(self) -> dict[str, float]:

@@ -36,10 +36,29 @@ def format_results(results: dict) -> str:
             f"| {modality:<10} | {scores['top1_accuracy']:5.1%} | {scores['top5_accuracy']:5.1%} | "
             f"{scores['macro_top1_accuracy']:11.1%} | {tag_cells} |"
         )
+    if "open_set" in results:
+        lines += format_unseen(results)
     if results.get("num_broken"):
         lines.append(f"\n{results['num_broken']} further images cannot be decoded and are left out; the log says why.")
     lines.append("\nimage: all tags are to find. image+tags: half of a post's tags are given, the rest is to find.")
     return "\n".join(lines)
+
+
+def format_unseen(results: dict) -> list[str]:
+    """Characters that nobody trained: refused, and learnt."""
+    found = results["open_set"]
+    lines = [
+        f"\n{found['num_unseen']} pictures of characters that nobody trained, of {found['unseen']}: "
+        f"AUROC {found['auroc']:.3f}, FPR at 95 % TPR {found['fpr95']:.3f}, OSCR {found['oscr']:.3f}\n",
+        "| pictures that teach | among new | trained, one ranking | new, one ranking | harmonic mean |",
+        "|--------------------:|----------:|---------------------:|-----------------:|--------------:|",
+    ]
+    for shots, lesson in results["few_shot"].items():
+        lines.append(
+            f"| {shots:>19} | {lesson['new']:9.1%} | {lesson['known_joint']:20.1%} | {lesson['new_joint']:16.1%} | "
+            f"{lesson['harmonic']:13.1%} |"
+        )
+    return lines
 
 
 def write_results(results: dict, path: str | Path) -> None:

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, whoami
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import filter_repo_objects
 
+from ..gallery_mfdn import GALLERY_FILE
 from ..training.run_folder import UNFINISHED_MODEL
 from .cards import hub_files, missing_facts, write_hub_files
 
@@ -48,8 +49,9 @@ def publish_model(folder: str | Path, repository: str, dataset_id: str | None = 
         options["rewritten"] = {name: len(text.encode()) for name, text in files.items()}
     else:
         write_hub_files(folder, model_id=repository, dataset_id=dataset_id)
-    # Weights in another number of shards would stay beside the new ones.
-    return upload(folder, repository, "model", delete_patterns=["model*.safetensors", "*.index.json"], **options)
+    # Weights in another number of shards would stay beside the new ones, and who was forgotten would be known there.
+    outdated = ["model*.safetensors", "*.index.json", GALLERY_FILE]
+    return upload(folder, repository, "model", delete_patterns=outdated, **options)
 
 
 def publish_dataset(folder: str | Path, repository: str, **options) -> str | None:

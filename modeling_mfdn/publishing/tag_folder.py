@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +50,11 @@ NOT_OF_RECORDS = (
     "device",
     "spreadsheet",
     "not_recursive",
+    "gallery",  # by what it teaches
+    "unknown_list",
 )
 SHOWN = 10
+UNKNOWN_THRESHOLD = 0.5
 MAX_CHARACTERS = 32  # of a picture, where each is there or not
 
 
@@ -79,6 +82,9 @@ class TagOptions:
     spaces: bool = False
     escape: bool = False
     use_existing: bool = False
+    gallery: str | None = None
+    unknown_threshold: float | None = None
+    unknown_list: str | None = None
     not_recursive: bool = False
     batch_size: int = 32
     num_workers: int = 2
@@ -145,6 +151,7 @@ def _raise(error: OSError) -> None:
 
 def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list, options) -> Iterator[tuple]:
     """(index, result or None, problem) for every picture, in order of the batches."""
+    most = 5 if processor.character_activation == "softmax" else MAX_CHARACTERS
     for items in loader:
         for index, problem in items["problems"].items():
             yield index, None, problem
@@ -158,7 +165,7 @@ def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list,
         given = [hints[index] for index in items["indices"]]
         found = processor.post_process(
             outputs,
-            top_k=min(5 if processor.character_activation == "softmax" else MAX_CHARACTERS, model.config.num_labels),
+            top_k=min(most, len(processor.character_names)),
             tag_threshold=options.tag_threshold,
             max_tags=options.max_tags,
             given_tags=given if any(given) else None,
@@ -180,6 +187,8 @@ def check_options(options: TagOptions) -> None:
         raise ValueError(f"--full_names goes with --format txt; {options.format} has them anyway.")
     if options.scores and options.format == "hydrus":
         raise ValueError("--scores would be namespaces for Hydrus (tag:0.93): leave it out, or choose jsonl.")
+    if options.unknown_list and Path(options.unknown_list).is_dir():
+        raise ValueError(f"--unknown_list {options.unknown_list}: expected a file, found a folder of that name.")
     if options.append and options.overwrite:
         raise ValueError("--append keeps what is there, --overwrite does not: choose one.")
     if bad := [entry for entry in options.replace if "=" not in entry[1:]]:
@@ -199,16 +208,22 @@ def fingerprint(model, processor: MFDNProcessor, options: TagOptions) -> str:
     said = {name: value for name, value in vars(options).items() if name not in NOT_OF_RECORDS}
     folder = os.fsencode(Path(options.folder).resolve()).hex()
     made_by = [model.config.id2label, processor.to_dict(), processor.tokenizer.get_vocab(), said, folder]
+    if processor.gallery is not None:
+        taught = processor.gallery
+        made_by += [taught.statistics.fingerprint, vars(taught.statistics.calibration), taught.names]
+        digest.update(taught.means.numpy().tobytes() + taught.counts.numpy().tobytes())
     digest.update(json.dumps(made_by, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
 class Report:
-    """What could not be done, by the names of the pictures, and words of captions that stand nowhere any more."""
+    """What could not be done, by the names of the pictures; words of captions that stand nowhere any more; and
+    pictures of characters that the model does not know."""
 
     def __init__(self):
         self.problems: dict[str, str] = {}
         self.lost: Counter[str] = Counter()
+        self.unknown: set[str] = set()
 
     def show(self) -> int:
         """Print the report. Returns the exit code: 1 if there were problems."""
@@ -222,6 +237,8 @@ class Report:
                 "--append instead of --overwrite keeps them.",
                 file=sys.stderr,
             )
+        if self.unknown:
+            print(f"{len(self.unknown):,} pictures show a character that the model does not know, or none at all.")
         if self.problems:
             print(f"{len(self.problems):,} pictures could not be done; all others are.", file=sys.stderr)
         return int(bool(self.problems))
@@ -324,12 +341,18 @@ def tag_folder(options: TagOptions) -> Report:
 
         model = AutoModelForImageClassification.from_pretrained(options.model).eval()
         processor = MFDNProcessor.from_pretrained(options.model)
+        processor.check_gallery(model)
+        if options.gallery:
+            taught = processor.known_gallery().load(options.gallery)
+            print(f"{options.gallery}: {len(taught):,} characters that were taught")
         if options.character_threshold is None:
             options.character_threshold = processor.character_threshold
+        if options.unknown_threshold is None:  # without statistics "unknown" is no more than what the scores say
+            options.unknown_threshold = UNKNOWN_THRESHOLD if processor.gallery is not None else 1.0
         if options.rating and not processor.ratings:
             raise ValueError(f"--rating: {options.model} names no ratings.")
         vocabulary = processor.tokenizer.get_vocab()
-        wording = Wording(options, {*vocabulary, *(processor.characters or ())})
+        wording = Wording(options, {*vocabulary, *processor.character_names})
         if not (options.append or options.use_existing):  # else they may be words of the captions
             wording.check()
         done: dict[str, dict] = {}
@@ -353,6 +376,7 @@ def tag_folder(options: TagOptions) -> Report:
         hints = [[key for key in row if key in vocabulary] if options.use_existing else [] for row in keys]
         pictures = Pictures(waiting, hints, processor)
         loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
+        stack.callback(write_unknown_list, options, report, names.values())  # also what was found before Ctrl-C
         found = results_of(model, processor, loader, hints, options)
         for index, result, problem in tqdm(found, "tagging", len(waiting), unit=" pictures", disable=None):
             path = waiting[index]
@@ -360,12 +384,17 @@ def tag_folder(options: TagOptions) -> Report:
                 report.problems[names[path]] = problem
                 continue
             characters, tags = wording.chosen(result)
+            if result["unknown"] > options.unknown_threshold:
+                report.unknown.add(names[path])
+                characters = []
             rating = result["ratings"][0] if "ratings" in result else None
             if not options.append:  # what the model was told is true as well
                 told = [new for tag in hints[index] if (new := wording.replaced(tag))]
                 tags = [(tag, None) for tag in told] + tags
             if in_one_file:
                 done[names[path]] = wording.record(names[path], characters, tags, rating)
+                if processor.gallery is not None:
+                    done[names[path]]["unknown"] = round(result["unknown"], 4)
                 log.write(json.dumps(done[names[path]], ensure_ascii=False) + "\n")
                 log.flush()
                 continue
@@ -380,6 +409,19 @@ def tag_folder(options: TagOptions) -> Report:
             write_records(output, [done[names[path]] for path in paths if names[path] in done], options, log)
             partial_of(output).unlink(missing_ok=True)
     return report
+
+
+def write_unknown_list(options: TagOptions, report: Report, names: Iterable[str]) -> None:
+    """The names of pictures whose character is unknown, a line each: those of this run, and of an earlier one that was
+    interrupted, which this one goes on with."""
+    if not options.unknown_list:
+        return
+    path = Path(options.unknown_list)
+    is_there = path.is_file() and not options.overwrite
+    listed = report.unknown | set(os.fsdecode(path.read_bytes()).split("\n") if is_there else ())
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(os.fsencode("".join(f"{name}\n" for name in names if name in listed)))
+    print(f"Their names: {path}")
 
 
 def is_text(name: str) -> bool:

@@ -1,4 +1,5 @@
-"""Last month's model as this month's start: what both know keeps its rows (`train_mfdn.py --keep_heads`)."""
+"""Rows of heads by name: of last month's model, this month's start (`train_mfdn.py --keep_heads`), and those that stay
+after training."""
 
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def keep_heads(model: MFDNPreTrainedModel, folder: str, tags: list[str]) -> tupl
     return kept["characters"], kept["tags"]
 
 
+@torch.no_grad()
+def keep_characters(model: MFDNPreTrainedModel, num_characters: int) -> None:
+    """Only the first characters of a model, with their rows, are kept."""
+    config, old = model.config, model.character_head
+    head = torch.nn.Linear(old.in_features, num_characters, device=old.weight.device, dtype=old.weight.dtype)
+    head.weight.copy_(old.weight[:num_characters])
+    head.bias.copy_(old.bias[:num_characters])
+    model.character_head = head
+    config.id2label = {label: config.id2label[label] for label in range(num_characters)}
+    config.label2id = {name: label for label, name in config.id2label.items()}
+
+
 def grown(rows: torch.Tensor, old: list[str], new: list[str], first: int, blocks: int) -> torch.Tensor:
     """Rows of the `new` names, in as many blocks: those of the `old`, else their mean. The `first` rows stay."""
     places = {name: place for place, name in enumerate(old)}
@@ -78,4 +91,4 @@ def grown(rows: torch.Tensor, old: list[str], new: list[str], first: int, blocks
     return torch.cat(parts)
 
 
-__all__ = ["keep_heads"]
+__all__ = ["keep_characters", "keep_heads"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from .files import write_whole
 
 UNFINISHED = "checkpoint.unfinished"  # a checkpoint is written in here, and moved out when it is whole
@@ -17,6 +18,8 @@ UNFINISHED_MODEL = "model.unfinished"
 OF_ONE_MODEL = (
     "model*.safetensors",
     "model.safetensors.index.json",
+    STATISTICS_FILE,
+    GALLERY_FILE,
     "training.json",
     "results*.json",
     "predictions*.parquet",

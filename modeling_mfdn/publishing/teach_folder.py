@@ -1,0 +1,205 @@
+"""Teaches a model the characters of a folder, one a sub-folder: what `mfdn teach` does."""
+
+import shutil
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoModelForImageClassification
+
+from .. import MFDNProcessor
+from ..configuration_mfdn import IGNORE_INDEX
+from ..data.dataset import load_split, read_characters, rows_of
+from ..gallery_mfdn import GALLERY_FILE, CharacterGallery, check_name
+from ..pipeline_mfdn import draw_thumbnail
+from ..training.character_statistics import fit_character_statistics
+from ..training.files import check_replaceable, public_name, replace_folder
+from ..training.terminal import check_device, check_model_name, printable
+from .cards import write_hub_files
+from .tag_folder import SUFFIXES, Pictures, best_device, collate, find_pictures
+
+MARKER = "processor_config.json"  # of a folder that holds a model
+
+
+@dataclass
+class TeachOptions:
+    """What `mfdn teach` is asked for; `mfdn teach --help` says what each means."""
+
+    folder: str | None
+    model: str
+    output: str
+    gallery: list[str] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
+    statistics: str | None = None
+    overwrite: bool = False
+    no_thumbnails: bool = False
+    batch_size: int = 32
+    num_workers: int = 2
+    device: str | None = None
+
+
+def teach_folder(options: TeachOptions) -> int:
+    """Teach, forget, join galleries, fit statistics, and write what came of it.
+
+    Returns:
+        the exit code: 1 where a picture or a character could not be done; all others are.
+
+    Raises:
+        ValueError, OSError: with a sentence for the user; nothing is written then.
+    """
+    started = time.perf_counter()
+    output, writes_file = Path(options.output), options.output.endswith(".safetensors")
+    in_place = not writes_file and Path(options.model).is_dir() and output.resolve() == Path(options.model).resolve()
+    check_options(options, in_place)
+    if not in_place and not writes_file:
+        check_replaceable(output.resolve(), MARKER, options.overwrite)
+    lessons = find_characters(Path(options.folder)) if options.folder is not None else {}
+    model = AutoModelForImageClassification.from_pretrained(check_model_name(options.model)).eval()
+    processor = MFDNProcessor.from_pretrained(options.model)
+    processor.check_gallery(model)
+    model.to(check_device(options.device or best_device()))
+    if options.statistics is not None:
+        fit_statistics(model, processor, options)
+    gallery = processor.known_gallery()
+    for file in options.gallery:
+        print(f"{file}: {len(gallery.load(file)):,} characters that were taught")
+    for name in options.forget:
+        gallery.forget(name)
+    problems = teach_all(model, processor, lessons, options)
+    if lessons and len(problems) and not any(name in gallery.names for name in lessons):
+        raise ValueError(f"None of the characters in {options.folder} could be taught; nothing is written.")
+    if writes_file:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        gallery.save(output)
+    elif in_place:
+        save_gallery(gallery, output)
+    else:
+        with replace_folder(output, MARKER, options.overwrite) as unfinished:
+            copy_model(model, processor, options.model, unfinished)
+            write_hub_files(unfinished, public_name(options.output))
+    print(
+        f"{output}: {len(gallery.names):,} taught characters from {int(gallery.counts.sum()):,} pictures; "
+        f"{time.perf_counter() - started:.0f} seconds"
+    )
+    with_them = f"{options.model} --gallery {output}" if writes_file else output
+    print(f"Try it: mfdn tag PICTURES --model {with_them}")
+    return int(bool(problems))
+
+
+def check_options(options: TeachOptions, in_place: bool) -> None:
+    """Raises ValueError where there is nothing to do, or two options contradict each other."""
+    if options.folder is None and not (options.gallery or options.forget or options.statistics):
+        raise ValueError("Nothing to do: give a FOLDER with a sub-folder for each character, --gallery or --forget.")
+    if options.statistics is not None and in_place:
+        raise ValueError(
+            "--statistics makes new axes, in which an earlier gallery means nothing, so it never replaces a model in "
+            "its place: pass another --output."
+        )
+    if options.statistics is not None and options.output.endswith(".safetensors"):
+        raise ValueError("--statistics belong to a model: --output must be a folder, for the model with them.")
+
+
+def find_characters(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each sub-folder, by its name.
+
+    Raises ValueError: there is no sub-folder, or its name cannot be a character's.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a folder with a sub-folder for each character, {folder} is no folder.")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        found = sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+        raise ValueError(
+            f"Expected a sub-folder for each character in {folder}, such as {folder}/hatsune_miku/1.png, found none"
+            + (f" but {found:,} pictures: move those of each character into a folder of its name." if found else ".")
+        )
+    lessons = {}
+    for name in names:
+        try:
+            lessons[check_name(name)] = find_pictures(folder / name, recursive=True)[0]
+        except FileNotFoundError:  # said with the others that could not be taught
+            lessons[check_name(name)] = []
+    return lessons
+
+
+def fit_statistics(model, processor: MFDNProcessor, options: TeachOptions) -> None:
+    """The model's statistics, fitted on a data set with characters that it knows."""
+    names = [model.config.id2label[label] for label in range(model.config.num_labels)]
+    labels = {name: label for label, name in enumerate(names)}
+    splits, maps = [], []
+    for split in ("train", "validation"):
+        rows = load_split(options.statistics, split, needs_tags=False)
+        maps.append([labels.get(name, IGNORE_INDEX) for name in read_characters(rows)])
+        splits.append(rows_of(rows, labels.keys()))
+    if processor.gallery is not None and processor.gallery.names:
+        print(f"{len(processor.gallery.names):,} characters that were taught in the old axes are not taken along.")
+    statistics = fit_character_statistics(
+        model,
+        processor,
+        *splits,
+        Accelerator(cpu=model.device.type == "cpu"),
+        label_maps=maps,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    processor.gallery = CharacterGallery(statistics)
+    print(f"Statistics of {int((statistics.counts > 0).sum()):,} of the {len(names):,} characters are fitted.")
+
+
+@torch.inference_mode()
+def teach_all(model, processor: MFDNProcessor, lessons: dict[str, list[Path]], options: TeachOptions) -> list[str]:
+    """Teach each character and print what the user should know. Returns what could not be done."""
+    paths = [(name, path) for name, found in lessons.items() for path in found]
+    pictures = Pictures([path for _, path in paths], [[]] * len(paths), processor)
+    loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
+    found, thumbnails, problems = defaultdict(list), {}, []
+    with tqdm(total=len(paths), desc="teaching", unit=" pictures", disable=None) as bar:
+        for items in loader:
+            bar.update(len(items["indices"]) + len(items["problems"]))
+            for index, problem in items["problems"].items():
+                problems.append(f"{paths[index][1]}: {problem}")
+            if not items["indices"]:
+                continue
+            pixel_values = items["batch"]["pixel_values"]
+            outputs = model(pixel_values=pixel_values.to(model.device, model.dtype), return_tag_logits=False)
+            for row, index in enumerate(items["indices"]):
+                name, path = paths[index]
+                found[name].append((path, outputs.picture_embedding[row].float().cpu()))
+                if name not in thumbnails and not options.no_thumbnails:
+                    thumbnails[name] = draw_thumbnail(pixel_values[row], processor.image_processor)
+    for name in lessons:
+        if name not in found:
+            problems.append(f"{name}: expected pictures that can be read, found none; it is not taught.")
+            continue
+        embeddings = torch.stack([embedding for _, embedding in found[name]])
+        pictures = [path.name for path, _ in found[name]]
+        for sentence in processor.teach(name, embeddings, thumbnails.get(name, b""), pictures):
+            print(printable(sentence))
+    for problem in problems:
+        print(f"not done: {printable(' '.join(problem.split()))}", file=sys.stderr)
+    return problems
+
+
+def save_gallery(gallery: CharacterGallery, folder: Path) -> None:
+    """Beside the model that is there, whole or not at all."""
+    if gallery.names:
+        gallery.save(folder / GALLERY_FILE)
+    else:
+        (folder / GALLERY_FILE).unlink(missing_ok=True)
+
+
+def copy_model(model, processor: MFDNProcessor, source: str, folder: Path) -> None:
+    """The model with the code of this version, and what stands beside it: results, figures, how it was trained."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if Path(source).is_dir():
+        there = {path.name for path in folder.iterdir()} | {GALLERY_FILE}
+        for path in Path(source).iterdir():
+            if path.is_file() and path.name not in there and not path.name.startswith("model"):
+                shutil.copy2(path, folder / path.name)
