@@ -105,8 +105,8 @@ def label_map(
         raise ValueError(
             f"The model knows {len(labels)} characters and the data set has {len(data_characters)}, of which the "
             f"model does not know {len(unknown)}, {unknown[0]!r} for example. Needed: a data set whose characters the "
-            "model was trained on. Evaluate on the data set it was trained with, or train it on this one; --unseen asks "
-            "how it meets those that it does not know."
+            "model was trained on. Evaluate on the data set it was trained with, or train it on this one; --unseen "
+            "asks how it meets those that it does not know."
         )
     return [labels.get(name, -1) for name in data_characters]
 

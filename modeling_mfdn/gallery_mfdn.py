@@ -158,11 +158,24 @@ class CharacterGallery:
 
     def __init__(self, statistics: CharacterStatistics):
         self.statistics = statistics
-        self.names: list[str] = []
+        self.rows: dict[str, int] = {}  # name → row of the tensors, rising
         self.means = torch.zeros(0, len(statistics.spread))  # [G, Z]
         self.counts = torch.zeros(0)  # [G]
         self.thumbnails: list[bytes] = []  # a small JPEG each, or b""
-        self._rows: tuple[torch.Tensor, ...] | None = None
+        self._room = self.means  # of which `means` are the first rows: it doubles, so that each costs the same
+        self._weights: tuple[torch.Tensor, ...] | None = None  # see `taught_log_odds`
+
+    @property
+    def names(self) -> list[str]:
+        """Of the G characters."""
+        return list(self.rows)
+
+    @classmethod
+    def of_pictures(cls, statistics: CharacterStatistics, z: torch.Tensor) -> "CharacterGallery":
+        """Each picture z [n, Z] as a character of its own."""
+        gallery = cls(statistics)
+        gallery.append([str(row) for row in range(len(z))], z, torch.ones(len(z)))
+        return gallery
 
     def fits(self, model: Any) -> bool:
         """Whether the statistics are those of this model's weights, as far as its character head tells."""
@@ -196,7 +209,7 @@ class CharacterGallery:
         if not len(picture_embeddings):
             raise ValueError(f"{name!r}: expected at least one picture to teach it from, got none.")
         z = self.statistics.axes(picture_embeddings.detach().cpu())
-        known = [self.names.index(name)] if name in self.names else []
+        known = [self.rows[name]] if name in self.rows else []
         said = []
         if known:
             total = int(self.counts[known[0]]) + len(z)
@@ -218,7 +231,7 @@ class CharacterGallery:
             self.thumbnails[row] = self.thumbnails[row] or thumbnail
         else:
             self.append([name], z.mean(dim=0, keepdim=True), torch.tensor([float(len(z))]), [thumbnail])
-        self._rows = None
+        self._weights = None
         return said
 
     def odd_pictures(self, z: torch.Tensor, known: Sequence[int] = ()) -> list[int]:
@@ -238,29 +251,39 @@ class CharacterGallery:
 
     def forget(self, name: str) -> None:
         """Raises ValueError where no character of that name was taught."""
-        if name not in self.names:
+        if name not in self.rows:
             close = difflib.get_close_matches(name, self.names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"{len(self.names)} others were."
+            hint = f"did you mean {close[0]!r}?" if close else f"{len(self.rows)} others were."
             raise ValueError(f"{name!r} was not taught, so it cannot be forgotten; {hint}")
-        row = self.names.index(name)
-        keep = [other for other in range(len(self.names)) if other != row]
-        self.names.pop(row)
-        self.thumbnails.pop(row)
-        self.means, self.counts, self._rows = self.means[keep], self.counts[keep], None
+        gone = self.rows[name]
+        kept = [row for row in range(len(self.rows)) if row != gone]
+        names = [other for other in self.rows if other != name]
+        self.rows = {other: row for row, other in enumerate(names)}
+        self.thumbnails.pop(gone)
+        self.means, self.counts, self._weights = self.means[kept], self.counts[kept], None
+        self._room = self.means
 
-    def append(self, names: list[str], means: torch.Tensor, counts: torch.Tensor, thumbnails: list[bytes]) -> None:
-        """Add characters that are not there, all at once."""
-        self.names += names
-        self.thumbnails += thumbnails
-        self.means, self.counts = torch.cat([self.means, means]), torch.cat([self.counts, counts])
-        self._rows = None
+    def append(
+        self, names: Sequence[str], means: torch.Tensor, counts: torch.Tensor, thumbnails: Sequence[bytes] = ()
+    ):
+        """Add characters that are not there: means [n, Z], counts [n] and, of all or none, thumbnails."""
+        before, after = len(self.rows), len(self.rows) + len(names)
+        if len(self._room) < after:
+            room = self._room.new_zeros(max(after, 2 * before), self._room.shape[1])
+            room[:before] = self.means
+            self._room = room
+        self._room[before:after] = means
+        self.means, self.counts = self._room[:after], torch.cat([self.counts, counts.float()])
+        self.rows |= {name: before + row for row, name in enumerate(names)}
+        self.thumbnails += thumbnails or [b""] * len(names)
+        self._weights = None
 
     def taught_log_odds(self, z: torch.Tensor) -> torch.Tensor:
         """Log-odds [B, G] of each taught character against one that nobody knows, of pictures z [B, Z].
 
         As `CharacterStatistics.likeness` says, for thousands: one matrix product.
         """
-        if self._rows is None:
+        if self._weights is None:
             spread = self.statistics.spread
             numbers, which = self.counts.unique(return_inverse=True)
             n = numbers[:, None]
@@ -269,8 +292,8 @@ class CharacterGallery:
             rows = self.means * (shrunk / variance)[which]
             offset = 0.5 * ((1 + spread).log() - variance.log()).sum(dim=1)[which]
             offset = offset - 0.5 * (rows * self.means * shrunk[which]).sum(dim=1)
-            self._rows = rows, offset, narrower, which
-        rows, offset, narrower, which = (tensor.to(z.device) for tensor in self._rows)
+            self._weights = rows, offset, narrower, which
+        rows, offset, narrower, which = (tensor.to(z.device) for tensor in self._weights)
         likeness = z @ rows.T + (z**2 @ narrower.T)[:, which] + offset
         return self.statistics.calibration.taught_bias + self.statistics.calibration.taught_likeness * likeness
 
@@ -318,10 +341,9 @@ class CharacterGallery:
         if not is_whole:
             raise ValueError(f"{file}: this gallery is damaged: names, means and counts do not fit each other.")
         thumbnails = [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
-        rows = {name: row for row, name in enumerate(self.names)}
-        fresh = [row for row, name in enumerate(names) if name not in rows]
+        fresh = [row for row, name in enumerate(names) if name not in self.rows]
         for row, name in enumerate(names):
-            if (mine := rows.get(name)) is not None:
+            if (mine := self.rows.get(name)) is not None:
                 total = self.counts[mine] + counts[row]
                 self.means[mine] = (self.means[mine] * self.counts[mine] + means[row] * counts[row]) / total
                 self.counts[mine] = total

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from .export import export
+from .group import group
 from .import_tagger import import_tagger
 from .page import page
 from .push import push
@@ -15,13 +16,13 @@ from .teach import teach
 SEVERAL_VALUES = ("--exclude", "--replace", "--first", "--forget")  # --exclude solo 1girl
 
 app = typer.Typer(
-    help="Names characters and tags in anime illustrations: tag pictures, export, publish.",
+    help="Names characters and tags in anime illustrations: tag pictures, teach new characters, export, publish.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (tag, teach, export, page, push):
+for command in (tag, teach, group, export, page, push):
     app.command()(command)
 app.command("import")(import_tagger)
 

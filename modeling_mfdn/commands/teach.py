@@ -22,7 +22,10 @@ def teach(
         ),
     ],
     folder: Annotated[
-        str | None, Argument(help="one sub-folder a character, with its name: FOLDER/my_character/1.png")
+        str | None,
+        Argument(
+            help="one sub-folder a character, with its name: FOLDER/my_character/1.png; or names.json of mfdn group"
+        ),
     ] = None,
     gallery: Annotated[
         list[str],

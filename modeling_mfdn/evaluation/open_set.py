@@ -2,22 +2,24 @@
 
 Refusing is judged as open-set work does it (AUROC, FPR at 95 % TPR, OSCR), learning as few-shot work does: k pictures
 teach each new character, all others of them are asked, many times over; among the new alone, and in one ranking with
-the trained ones (*generalised*).
+the trained ones (*generalised*). And can they be told apart before anybody names them?
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.metrics import auc, roc_auc_score
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score, auc, roc_auc_score
 
-from ..gallery_mfdn import CharacterGallery
+from ..gallery_mfdn import CharacterGallery, CharacterStatistics
 from ..processing_mfdn import MFDNProcessor
 
 SHOTS = (1, 2, 5, 10)
 HINTS = (1, 2, 4)  # true tags given with a picture that is asked
 NUM_DRAWS = 20
 CURVE_POINTS = 51
+MAX_GROUPED = 10_000  # pictures: of each pair a number is kept
 
 
 class CharacterQueries:
@@ -65,7 +67,8 @@ def judge_unseen(
         processor: with the statistics of the model.
 
     Returns:
-        `open_set`: see [`open_set`], from the image alone; `few_shot`: for k of `SHOTS` see [`few_shot`]; both with
+        `open_set`: see [`open_set`], from the image alone, and `adjusted_rand_index` of [`group_pictures`] over all
+        unseen pictures (1 = the groups are the characters, 0 = chance); `few_shot`: for k of `SHOTS` see [`few_shot`]; both with
         `hints`, the same with 1, 2 and 4 true tags of each picture that is asked.
 
     Raises:
@@ -81,6 +84,9 @@ def judge_unseen(
 
     found = refused(0)
     found["hints"] = {str(number): {name: refused(number)[name] for name in MEASURES} for number in hints}
+    grouped = torch.randperm(len(unseen[0]["labels"]), generator=torch.Generator().manual_seed(0))[:MAX_GROUPED]
+    groups = group_pictures(unseen[0]["z"][grouped], processor.known_gallery().statistics)
+    found["adjusted_rand_index"] = float(adjusted_rand_score(unseen[0]["labels"][grouped].numpy(), groups.numpy()))
     lessons = {shots: few_shot(known, unseen, processor, shots) for shots in SHOTS}
     return {
         "open_set": found | {"num_unseen": len(unseen[0]["labels"])},
@@ -142,7 +148,7 @@ def few_shot(
         means = torch.stack([unseen[0]["z"][pictures].mean(dim=0) for pictures in lesson])
         truth = torch.stack([unseen[0]["labels"][pictures[0]] for pictures in lesson])
         counts = torch.full((len(lesson),), float(shots))
-        gallery.append([str(label) for label in truth.tolist()], means, counts, [b""] * len(lesson))
+        gallery.append([str(label) for label in truth.tolist()], means, counts)
         for number, found in draws.items():
             mine, theirs = known[number], {name: column[asked] for name, column in unseen[number].items()}
             of_known, of_new = gallery.taught_log_odds(mine["z"]), gallery.taught_log_odds(theirs["z"])
@@ -176,8 +182,8 @@ def draw_lessons(labels: torch.Tensor, shots: int) -> Iterator[tuple[list[torch.
     of_character = [pictures for pictures in of_character if len(pictures) > max(SHOTS)]
     if not of_character:
         raise ValueError(
-            f"Expected characters that the model does not know with more than {max(SHOTS)} pictures each, so that some "
-            f"teach and the others are asked; found {len(labels)} pictures of {len(labels.unique())} characters."
+            f"Expected characters that the model does not know with more than {max(SHOTS)} pictures each, so that "
+            f"some teach and the others are asked; found {len(labels)} pictures of {len(labels.unique())} characters."
         )
     for _ in range(NUM_DRAWS):
         shuffled = [pictures[torch.randperm(len(pictures), generator=generator)] for pictures in of_character]
@@ -190,3 +196,26 @@ def with_intervals(draws: list[dict[str, float]]) -> dict:
     half = {name: 1.96 * column.std(ddof=1) / len(column) ** 0.5 for name, column in values.items()}
     means = {name: float(column.mean()) for name, column in values.items()}
     return means | {"interval": {name: [means[name] - half[name], means[name] + half[name]] for name in means}}
+
+
+def group_pictures(z: torch.Tensor, statistics: CharacterStatistics) -> torch.Tensor:
+    """Groups pictures that may show the same character: agglomerative clustering with average linkage (scikit-learn).
+
+    Two groups are joined while a picture of one is likelier, on average, to show the character of a picture of the
+    other than one that nobody knows, as the calibration of taught characters says.
+
+    Args:
+        z: [n, Z] of at most `MAX_GROUPED` pictures.
+        statistics: of the model.
+
+    Returns:
+        [n] int64, the number of the group of each.
+    """
+    if len(z) < 2:
+        return torch.zeros(len(z), dtype=torch.int64)
+    log_odds = CharacterGallery.of_pictures(statistics, z).taught_log_odds(z)
+    distances = (log_odds.max() - log_odds).fill_diagonal_(0)
+    clustering = AgglomerativeClustering(
+        None, metric="precomputed", linkage="average", distance_threshold=float(log_odds.max())
+    )
+    return torch.from_numpy(clustering.fit_predict(distances.numpy()))

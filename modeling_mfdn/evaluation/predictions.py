@@ -64,8 +64,8 @@ def predict_split(
         on_step: called after each batch.
 
     Yields:
-        `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "picture_embedding" [b, 2D], "scores",
-        "targets" [b, K]}, "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: {"logits",
+        `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "picture_embedding" [b, 2D],
+        "scores", "targets" [b, K]}, "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: {"logits",
         "picture_embedding"}}}`; "scores" and the like only of a model that predicts tags, "image+tags" and "hints" only
         of one that reads them.
 

@@ -49,7 +49,8 @@ def format_unseen(results: dict) -> list[str]:
     found = results["open_set"]
     lines = [
         f"\n{found['num_unseen']} pictures of characters that nobody trained, of {found['unseen']}: "
-        f"AUROC {found['auroc']:.3f}, FPR at 95 % TPR {found['fpr95']:.3f}, OSCR {found['oscr']:.3f}\n",
+        f"AUROC {found['auroc']:.3f}, FPR at 95 % TPR {found['fpr95']:.3f}, OSCR {found['oscr']:.3f}, adjusted Rand "
+        f"index of their groups {found['adjusted_rand_index']:.3f}\n",
         "| pictures that teach | among new | trained, one ranking | new, one ranking | harmonic mean |",
         "|--------------------:|----------:|---------------------:|-----------------:|--------------:|",
     ]

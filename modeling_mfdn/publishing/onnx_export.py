@@ -6,7 +6,10 @@
 Inputs: `pixel_values` float32 [B, 3, S, S], RGB, normalised, a picture on a white square (preprocess.json says how);
 with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
 fitted temperature, so that softmax, or sigmoid where `character_activation` says so, gives scores; `tag_scores` [B, K]
-in [0, 1], of tags that were given too; `rating_scores` of a model that names ratings. B is free.
+in [0, 1], of tags that were given too; `rating_scores` of a model that names ratings; `picture_embedding` [B, Z] in
+the axes of the model's character statistics, and `trained_log_odds` [B] that some trained character is there; without
+statistics [B, 2D] as the model gives it, and no log-odds. B is free. What was taught lies beside them as
+gallery.safetensors.
 Both graphs are compared with PyTorch before anything is written.
 
 `selected_tags.csv` has the columns that front ends of WD taggers read. Those feed BGR in [0, 255], channels last: they
@@ -25,6 +28,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from .. import MFDNProcessor
+from ..gallery_mfdn import GALLERY_FILE
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, replace_folder
 from ..training.tag_tokenizer import CHARACTER, GENERAL, RATING, TAG_LIST
@@ -34,19 +38,21 @@ MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
+AXES_KEYS = ("taught_bias", "taught_likeness", "odd_likeness")
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page can resize with
 
 
 class Graph(nn.Module):
     """The model followed by the aggregation of its tags.
 
-    (pixel_values, input_ids, attention_mask) → logits and, if it predicts them, tag_scores and rating_scores.
+    (pixel_values, input_ids, attention_mask) → what `output_names` says.
     """
 
     def __init__(self, model: PreTrainedModel, processor: MFDNProcessor, with_tags: bool):
         super().__init__()
         self.model, self.with_tags = copy.copy(model), with_tags  # the copy shares all weights
         self.method, self.temperature = processor.tag_aggregation, processor.temperature
+        self.statistics = processor.gallery.statistics if processor.gallery is not None else None
         if not with_tags and model.config.modality == "image+tags":
             with torch.no_grad():  # the text branch has nothing to read: its two states are a constant of the graph
                 self.register_buffer("no_tags", model.no_tags_states(model.device).clone())
@@ -56,14 +62,18 @@ class Graph(nn.Module):
         config = self.model.config
         tags = {"input_ids": input_ids, "attention_mask": attention_mask} if self.with_tags else {}
         outputs = self.model(pixel_values=pixel_values, return_tag_logits=config.predicts_tags, **tags)
-        logits = outputs.logits / self.temperature
-        if not config.predicts_tags:
-            return logits
-        hidden_slots = None
-        if self.with_tags:  # the slot of a given tag is no prediction
-            hidden_slots = ~((input_ids >= config.num_special_tokens) & attention_mask.bool())[:, 1:-1]
-        found = [logits, aggregate_tag_scores(outputs.tag_logits, self.method, config.max_tags, hidden_slots)]
-        return (*found, outputs.rating_logits.sigmoid()) if outputs.rating_logits is not None else tuple(found)
+        found = [outputs.logits / self.temperature]
+        if config.predicts_tags:
+            hidden_slots = None
+            if self.with_tags:  # the slot of a given tag is no prediction
+                hidden_slots = ~((input_ids >= config.num_special_tokens) & attention_mask.bool())[:, 1:-1]
+            found.append(aggregate_tag_scores(outputs.tag_logits, self.method, config.max_tags, hidden_slots))
+        if outputs.rating_logits is not None:
+            found.append(outputs.rating_logits.sigmoid())
+        if self.statistics is None:
+            return (*found, outputs.picture_embedding)
+        z = self.statistics.axes(outputs.picture_embedding)
+        return (*found, z, self.statistics.trained_log_odds(z, outputs.logits))
 
 
 def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> tuple[torch.Tensor, ...]:
@@ -95,17 +105,23 @@ def export_graph(module: Graph, model: PreTrainedModel, path: Path) -> None:
         path,
         dynamo=True,
         input_names=names,
-        output_names=output_names(model),
+        output_names=output_names(model, module.statistics is not None),
         dynamic_shapes=[{0: batch} for _ in names],
         external_data=size > MAX_BYTES,
         verbose=False,
     )
 
 
-def output_names(model: PreTrainedModel) -> list[str]:
+def output_names(model: PreTrainedModel, has_statistics: bool) -> list[str]:
     """Of its graphs."""
     has_ratings = bool(getattr(model.config, "rating_names", None))
-    return ["logits", *(["tag_scores"] * model.config.predicts_tags), *(["rating_scores"] * has_ratings)]
+    names = [
+        "logits",
+        *(["tag_scores"] * model.config.predicts_tags),
+        *(["rating_scores"] * has_ratings),
+        "picture_embedding",
+    ]
+    return [*names, *(["trained_log_odds"] * has_statistics)]
 
 
 def open_graph(path: Path):
@@ -124,7 +140,8 @@ def run_graph(session, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def largest_difference(model: PreTrainedModel, processor: MFDNProcessor, session, with_tags: bool) -> float:
-    """Largest difference of logits (at temperature 1) and tag scores to `model` and `processor` themselves."""
+    """Largest difference of logits (at temperature 1), scores and embedding to `model` and `processor` themselves, as
+    a share of the largest number of each where that is above 1."""
     largest = 0.0
     for batch_size in CHECKED_BATCHES:
         inputs = example_inputs(model, batch_size, with_tags)
@@ -139,9 +156,18 @@ def largest_difference(model: PreTrainedModel, processor: MFDNProcessor, session
             wanted.append(processor.tag_scores(outputs.tag_logits, given)[0])
         if outputs.rating_logits is not None:
             wanted.append(outputs.rating_logits.sigmoid())
+        embedding = outputs.picture_embedding
+        if processor.gallery is not None:
+            statistics = processor.gallery.statistics
+            embedding = statistics.axes(embedding)
+            wanted += [embedding, statistics.trained_log_odds(embedding, outputs.logits)]
+        else:
+            wanted.append(embedding)
         found = run_graph(session, inputs)
         found[0] = found[0] * processor.temperature
-        largest = max([largest, *((a - b).abs().max().item() for a, b in zip(found, wanted, strict=True))])
+        for one, other in zip(found, wanted, strict=True):
+            scale = other.abs().max().clamp(min=1)  # an embedding's axes have no unit
+            largest = max(largest, ((one - other).abs().max() / scale).item())
     return largest
 
 
@@ -191,6 +217,7 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
     """All files into an empty folder. Returns what onnx.json says."""
     model = AutoModelForImageClassification.from_pretrained(check_model_name(model_folder)).eval()
     processor = MFDNProcessor.from_pretrained(model_folder)
+    processor.check_gallery(model)
     config, image_processor = model.config, processor.image_processor
     if image_processor.resample not in FILTERS:
         raise ValueError(
@@ -245,7 +272,14 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
         "tag_threshold": processor.tag_threshold,
         "tag_thresholds": processor.tag_thresholds,
         "temperature_applied": processor.temperature,
+        "axes": None,
     }
+    if processor.gallery is not None:
+        statistics = processor.gallery.statistics
+        fitted = {name: getattr(statistics.calibration, name) for name in AXES_KEYS}
+        preprocess["axes"] = {"model": statistics.fingerprint, "spread": statistics.spread.tolist()} | fitted
+        if processor.gallery.names:
+            processor.gallery.save(output / GALLERY_FILE)
     (output / "preprocess.json").write_text(json.dumps(preprocess, ensure_ascii=False), encoding="utf-8")
     (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):

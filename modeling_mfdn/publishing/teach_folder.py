@@ -1,5 +1,6 @@
 """Teaches a model the characters of a folder, one a sub-folder: what `mfdn teach` does."""
 
+import json
 import shutil
 import sys
 import time
@@ -59,7 +60,7 @@ def teach_folder(options: TeachOptions) -> int:
     check_options(options, in_place)
     if not in_place and not writes_file:
         check_replaceable(output.resolve(), MARKER, options.overwrite)
-    lessons = find_characters(Path(options.folder)) if options.folder is not None else {}
+    lessons = find_lessons(Path(options.folder)) if options.folder is not None else {}
     model = AutoModelForImageClassification.from_pretrained(check_model_name(options.model)).eval()
     processor = MFDNProcessor.from_pretrained(options.model)
     processor.check_gallery(model)
@@ -105,26 +106,49 @@ def check_options(options: TeachOptions, in_place: bool) -> None:
         raise ValueError("--statistics belong to a model: --output must be a folder, for the model with them.")
 
 
-def find_characters(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of each sub-folder, by its name.
+def find_lessons(source: Path) -> dict[str, list[Path]]:
+    """The pictures of each character: of each sub-folder by its name, or as names.json of `mfdn group` says.
 
-    Raises ValueError: there is no sub-folder, or its name cannot be a character's.
+    Raises ValueError, OSError: there is none, or a name cannot be a character's.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder with a sub-folder for each character, {folder} is no folder.")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if source.is_file():
+        return read_names(source)
+    if not source.is_dir():
+        raise FileNotFoundError(f"Expected a folder with a sub-folder for each character, {source} is no folder.")
+    names = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        found = sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+        found = sum(path.suffix.lower() in SUFFIXES for path in source.iterdir())
         raise ValueError(
-            f"Expected a sub-folder for each character in {folder}, such as {folder}/hatsune_miku/1.png, found none"
+            f"Expected a sub-folder for each character in {source}, such as {source}/hatsune_miku/1.png, found none"
             + (f" but {found:,} pictures: move those of each character into a folder of its name." if found else ".")
         )
     lessons = {}
     for name in names:
         try:
-            lessons[check_name(name)] = find_pictures(folder / name, recursive=True)[0]
+            lessons[check_name(name)] = find_pictures(source / name, recursive=True)[0]
         except FileNotFoundError:  # said with the others that could not be taught
             lessons[check_name(name)] = []
+    return lessons
+
+
+def read_names(file: Path) -> dict[str, list[Path]]:
+    """What the page of `mfdn group` saves: `{"folder": …, "characters": {name: [pictures in it]}}`.
+
+    Raises ValueError: it is another file, or names a picture outside of the folder.
+    """
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        folder = Path(said["folder"])
+        lessons = {
+            check_name(name): [folder / picture for picture in found] for name, found in said["characters"].items()
+        }
+    except (UnicodeDecodeError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{file}: expected names.json, which the page of mfdn group saves, found another file."
+        ) from error
+    for path in (path for found in lessons.values() for path in found):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{file}: {path} lies outside of {folder}, which is not read.")
     return lessons
 
 

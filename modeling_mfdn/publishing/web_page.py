@@ -22,6 +22,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
+from ..gallery_mfdn import GALLERY_FILE
 from ..training.files import check_room, replace_folder, whole_file
 
 STATIC = Path(__file__).parent / "web"
@@ -45,7 +46,7 @@ PAGE_KEYS = (
     "tag_threshold",
     "tag_thresholds",
 )
-OF_OLD_EXPORTS = {"ratings": [], "character_activation": "softmax", "character_threshold": 0.5}
+OF_OLD_EXPORTS = {"ratings": [], "character_activation": "softmax", "character_threshold": 0.5, "axes": None}
 
 
 def runtime_folder(given: str | None) -> Path:
@@ -105,11 +106,15 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     shutil.copy(graph, output / "model.onnx")
     if with_tags.exists():
         shutil.copy(with_tags, output / "model_with_tags.onnx")
+    taught = onnx / GALLERY_FILE
+    if taught.exists():
+        shutil.copy(taught, output / GALLERY_FILE)
     preprocess = json.loads((onnx / "preprocess.json").read_text(encoding="utf-8"))
     if not preprocess.get("white_square", True):
         raise ValueError("This model stretches pictures (do_pad is False); the page pads them to a square.")
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
     page |= {key: preprocess.get(key, default) for key, default in OF_OLD_EXPORTS.items()}
+    page["gallery"] = GALLERY_FILE if taught.exists() else None
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}

@@ -216,7 +216,7 @@ def calibrate(
         if not len(rows):
             continue
         gallery = CharacterGallery(replace(statistics, calibration=Calibration()))
-        gallery.append([str(row) for row in rows.tolist()], lesson_means[rows], lesson_counts[rows], [b""] * len(rows))
+        gallery.append([str(row) for row in rows.tolist()], lesson_means[rows], lesson_counts[rows])
         is_away = folds[candidates] == fold
         column = torch.full((num_characters,), -1).scatter(0, rows, torch.arange(len(rows)))[labels]
         taught = column >= 0

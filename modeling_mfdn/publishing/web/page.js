@@ -1,5 +1,6 @@
 // Everything happens here: the picture becomes numbers, the graphs run, the page shows what they say.
 import * as ort from "./onnxruntime/ort.wasm.min.mjs";
+import { Gallery, isName, keep, kept } from "./gallery.js";
 import { toPixels } from "./picture.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that a static page cannot set
@@ -8,12 +9,16 @@ ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 const NUM_CHARACTERS = 5;
 const NUM_SUGGESTIONS = 8;
+const UNKNOWN_THRESHOLD = 0.5;
+const THUMBNAIL = 64;
 const LOOKING = "Looking…";
 const NOT_LOADED =
   "The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.";
 const element = (id) => document.getElementById(id);
 
 const page = { pixels: null, hints: [], struck: new Set(), characters: [], shown: [], run: 0, given: 0 };
+const lesson = []; // pictures that will teach: { file, address, z, isOdd }
+let gallery; // characters that were taught; none where the model has no statistics
 let model; // page.json: names, sizes, thresholds
 const sessions = {}; // file → promise of a session; the second graph loads when a hint first needs it
 
@@ -39,6 +44,7 @@ async function start() {
     element("hints-part").hidden = !model.graph_with_tags;
     model.ids = new Map(model.tags.map((tag, i) => [tag, i + model.num_special_tokens]));
     await session(model.graph);
+    if (model.axes) await openGallery();
     if (!page.given) say("Ready."); // else it stands there what became of the picture
   } catch (error) {
     console.error(error);
@@ -53,7 +59,30 @@ function showNothing() {
   page.characters = [];
   showTags(null);
   element("characters").replaceChildren();
+  element("unknown").hidden = true;
   showRating();
+}
+
+// What the model sees of a file. Throws a sentence.
+async function readPixels(file, name) {
+  if (file.size > MAX_FILE_BYTES) throw `${name} is larger than 64 MB.`;
+  let bitmap;
+  try {
+    // Upright, as EXIF says; colours as they are stored: Pillow, which training used, ignores colour profiles.
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+  } catch {
+    throw `${name} is no picture that this browser can read.`;
+  }
+  if (!model) await starting;
+  try {
+    if (!model) throw NOT_LOADED;
+    return toPixels(bitmap, model);
+  } catch (error) {
+    console.error(error);
+    throw error === NOT_LOADED ? error : `${name} is too much for this browser: make it smaller.`;
+  } finally {
+    bitmap.close();
+  }
 }
 
 async function takePicture(files) {
@@ -62,28 +91,14 @@ async function takePicture(files) {
   if (files.length > 1) return say(`One picture at a time: these were ${files.length} files.`, true);
   const given = ++page.given; // a small picture is read before a large one that was given first
   const name = file.name || "What you gave";
-  if (file.size > MAX_FILE_BYTES) return say(`${name} is larger than 64 MB.`, true);
   say(`Reading ${name}…`);
-  let bitmap;
-  try {
-    // Upright, as EXIF says; colours as they are stored: Pillow, which training used, ignores colour profiles.
-    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
-  } catch {
-    if (given !== page.given) return;
-    return say(`${name} is no picture that this browser can read.`, true);
-  }
-  if (!model) await starting;
-  if (!model) return say(NOT_LOADED, true);
-  if (given !== page.given) return bitmap.close();
   let pixels;
   try {
-    pixels = toPixels(bitmap, model);
-  } catch (error) {
-    console.error(error);
-    return say(`${name} is too much for this browser: make it smaller.`, true);
-  } finally {
-    bitmap.close();
+    pixels = await readPixels(file, name);
+  } catch (problem) {
+    return given === page.given ? say(problem, true) : undefined;
   }
+  if (given !== page.given) return;
   if (page.pixels) page.hints = []; // hints that were there before any picture are for the first
   page.pixels = pixels;
   showHints();
@@ -105,8 +120,7 @@ async function update() {
   element("results").ariaBusy = "true";
   element("copy").disabled = true; // what stands there is about to be replaced
   const started = performance.now();
-  const side = model.image_size;
-  const feeds = { pixel_values: new ort.Tensor("float32", page.pixels, [1, 3, side, side]) };
+  const feeds = { pixel_values: pixelTensor(page.pixels) };
   const withTags = page.hints.length > 0;
   if (withTags) Object.assign(feeds, encodeTags(page.hints));
   try {
@@ -115,7 +129,8 @@ async function update() {
     if (run !== page.run) return;
     if (!outputs.logits.data.every(Number.isFinite)) throw new Error("The scores are no numbers.");
     element("results").ariaBusy = "false";
-    showCharacters((model.character_activation === "sigmoid" ? sigmoid : softmax)(outputs.logits.data));
+    page.said = outputs; // to rank anew when a character is taught or forgotten
+    showCharacters();
     showRating(outputs.rating_scores?.data);
     showTags(outputs.tag_scores?.data);
     // What was said of another file meanwhile, that it is no picture, stays to be read.
@@ -127,6 +142,10 @@ async function update() {
     showNothing();
     say("The model stopped with an error. Reload the page.", true);
   }
+}
+
+function pixelTensor(pixels) {
+  return new ort.Tensor("float32", pixels, [1, 3, model.image_size, model.image_size]);
 }
 
 let running = Promise.resolve();
@@ -159,15 +178,45 @@ function best(scores, number) {
   return Array.from(scores, (score, i) => [score, i]).sort((a, b) => b[0] - a[0]).slice(0, number);
 }
 
+// [score, name] of trained and taught characters in one ranking, best first, and how likely it is none of them.
+function rank(outputs) {
+  const isSigmoid = model.character_activation === "sigmoid";
+  const scores = (isSigmoid ? sigmoid : softmax)(outputs.logits.data);
+  const ranked = new Map(model.characters.map((name, i) => [name, scores[i]]));
+  let unknown = null;
+  if (gallery) {
+    const trained = outputs.trained_log_odds.data[0];
+    const taught = gallery.logOdds(outputs.picture_embedding.data);
+    const whole = [trained, ...taught.values()].reduce((sum, odds) => sum + Math.exp(odds), 0);
+    unknown = 1 / (1 + whole);
+    if (taught.size) {
+      if (!isSigmoid) ranked.forEach((score, name) => ranked.set(name, (score * Math.exp(trained)) / whole));
+      taught.forEach((odds, name) => {
+        const mine = isSigmoid ? sigmoid([odds])[0] : Math.exp(odds) / whole;
+        const before = ranked.get(name) ?? 0; // a character that was trained, too, has one score
+        ranked.set(name, isSigmoid ? Math.max(before, mine) : before + mine);
+      });
+    }
+  }
+  return [[...ranked].map(([name, score]) => [score, name]).sort((a, b) => b[0] - a[0]).slice(0, NUM_CHARACTERS), unknown];
+}
+
 // Those that are copied, as `mfdn tag` writes them: one at most where the scores share one whole.
-function showCharacters(scores) {
-  const threshold = model.character_threshold;
-  page.characters = best(scores, NUM_CHARACTERS).filter(([score]) => score >= threshold).map(([, i]) => model.characters[i]);
-  element("characters").replaceChildren(...best(scores, NUM_CHARACTERS).map(([score, i]) => {
+function showCharacters() {
+  const [ranked, unknown] = rank(page.said);
+  const isUnknown = unknown > UNKNOWN_THRESHOLD;
+  const note = element("unknown");
+  note.hidden = unknown === null;
+  note.classList.toggle("answer", isUnknown);
+  note.textContent = isUnknown
+    ? `Unknown: none of the characters it knows (${percent(unknown)}). The nearest:`
+    : `Unknown: ${percent(unknown ?? 0)}`;
+  page.characters = isUnknown ? [] : ranked.filter(([score]) => score >= model.character_threshold).map(([, name]) => name);
+  element("characters").replaceChildren(...ranked.map(([score, name]) => {
     const item = document.createElement("li");
     const bar = text("i", ""); // the number says the same
     bar.style.width = `${100 * score}%`;
-    item.append(bar, text("span", model.characters[i]), text("span", percent(score)));
+    item.append(bar, text("span", name), text("span", percent(score)));
     return item;
   }));
 }
@@ -314,12 +363,18 @@ element("file").addEventListener("change", (event) => {
   event.target.value = ""; // the same file may be chosen again
 });
 document.addEventListener("paste", (event) => takePicture([...(event.clipboardData?.files ?? [])]));
-document.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
+function showTarget(event) { // where what is dragged would fall
+  const teaches = Boolean(event?.target.closest?.("#teach-part"));
+  drop.classList.toggle("over", Boolean(event) && !teaches);
+  element("lesson").classList.toggle("over", teaches);
+}
+document.addEventListener("dragover", (event) => { event.preventDefault(); showTarget(event); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) showTarget(null); });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  drop.classList.remove("over");
+  showTarget(null);
   const files = [...event.dataTransfer.files];
+  if (event.target.closest?.("#teach-part") && files.length) return addLesson(files);
   files.length ? takePicture(files) : say("That was no file. Save the picture first, or copy and paste it.", true);
 });
 element("copy").addEventListener("click", async () => {
@@ -334,6 +389,146 @@ element("copy").addEventListener("click", async () => {
     said = `This browser does not let a page copy. Here is the line: ${line}`;
   }
   element("copied").textContent = said;
+});
+
+// ---------------------------------------------------------------- characters that are taught
+function tell(content, isError = false) {
+  element("teach-status").textContent = content;
+  element("teach-status").classList.toggle("error", isError);
+}
+
+async function openGallery() {
+  gallery = new Gallery(model.axes);
+  try {
+    const mine = await kept(model.axes);
+    if (mine) gallery.load(mine);
+    else if (model.gallery) gallery.load(await (await fetch(model.gallery)).arrayBuffer());
+  } catch (error) {
+    console.error(error);
+    tell("What was taught here before could not be read.", true);
+  }
+  element("teach-part").hidden = false;
+  showTaught();
+}
+
+async function addLesson(files) {
+  for (const file of files) {
+    const name = file.name || "What you gave";
+    tell(`Reading ${name}…`);
+    try {
+      const pixels = await readPixels(file, name);
+      const graph = await session(model.graph);
+      const outputs = await queue(() => graph.run({ pixel_values: pixelTensor(pixels) }));
+      lesson.push({ file, address: URL.createObjectURL(file), z: Float32Array.from(outputs.picture_embedding.data) });
+    } catch (problem) {
+      if (typeof problem !== "string") console.error(problem);
+      return tell(typeof problem === "string" ? problem : "The model stopped with an error. Reload the page.", true);
+    } finally {
+      showLesson();
+    }
+  }
+  tell("");
+}
+
+function showLesson() {
+  element("lesson-pictures").replaceChildren(...lesson.map((picture) => {
+    const item = document.createElement("li");
+    const shown = Object.assign(document.createElement("img"), { src: picture.address, alt: picture.file.name });
+    item.classList.toggle("odd", Boolean(picture.isOdd));
+    item.append(shown, button("×", `Leave out ${picture.file.name}`, () => {
+      URL.revokeObjectURL(picture.address);
+      lesson.splice(lesson.indexOf(picture), 1);
+      showLesson();
+    }));
+    return item;
+  }));
+  element("teach").disabled = !lesson.length;
+}
+
+async function thumbnailOf(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = THUMBNAIL / Math.max(bitmap.width, bitmap.height);
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  bitmap.close();
+  const blob = await new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", 0.8); });
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
+async function teach() {
+  const name = element("name").value.trim();
+  if (!lesson.length) return tell("Give pictures of the character first.", true);
+  if (!isName(name)) return tell("Give the character a name, in one line.", true);
+  const before = gallery.characters.get(name)?.count ?? 0;
+  const pictures = lesson.map(({ z }) => z);
+  const odd = gallery.teach(name, pictures, await thumbnailOf(lesson[0].file));
+  const sentences = [before ? `${name} was taught before: now it has ${before + pictures.length} pictures.` : `${name} is taught.`];
+  if (before + pictures.length === 1) sentences.push("From one picture it will be missed often; five do far better.");
+  if (model.characters.includes(name)) sentences.push("It was trained, too, and has one score.");
+  if (odd.length) {
+    sentences.push(`Unlike the others: ${odd.map((i) => lesson[i].file.name).join(", ")}. If that is somebody else, forget ${name} and teach it again without.`);
+  }
+  lesson.splice(0).forEach(({ address }) => URL.revokeObjectURL(address));
+  element("name").value = "";
+  showLesson();
+  await changed(sentences.join(" "));
+}
+
+// The gallery is another one: it is kept, shown, and asked again about the picture that is there.
+async function changed(sentence) {
+  showTaught();
+  if (page.said && element("results").ariaBusy === "false" && page.pixels) showCharacters();
+  try {
+    await keep(gallery);
+    tell(sentence);
+  } catch (error) {
+    console.error(error);
+    tell(`${sentence} This browser keeps nothing, so export it before you leave.`, true);
+  }
+}
+
+function showTaught() {
+  element("taught").replaceChildren(...[...gallery.characters].map(([name, { count, thumbnail }]) => {
+    const item = document.createElement("li");
+    const picture = Object.assign(document.createElement("img"), { alt: "" });
+    if (thumbnail.length) picture.src = URL.createObjectURL(new Blob([thumbnail], { type: "image/jpeg" }));
+    picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+    const label = text("span", `${name} `);
+    label.append(text("small", `${count} ${count === 1 ? "picture" : "pictures"}`));
+    item.append(picture, label, button("Forget", `Forget ${name}`, () => {
+      gallery.characters.delete(name);
+      changed(`${name} is forgotten.`);
+    }));
+    return item;
+  }));
+  element("export").disabled = !gallery.characters.size;
+}
+
+element("lesson-files").addEventListener("change", async (event) => {
+  const files = [...event.target.files];
+  event.target.value = "";
+  await addLesson(files);
+});
+element("teach-form").addEventListener("submit", (event) => { event.preventDefault(); teach(); });
+element("export").addEventListener("click", () => {
+  const address = URL.createObjectURL(gallery.save());
+  Object.assign(document.createElement("a"), { href: address, download: "gallery.safetensors" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+});
+element("import").addEventListener("change", async (event) => {
+  const [file] = event.target.files;
+  event.target.value = "";
+  if (!file) return;
+  try {
+    const number = gallery.load(await file.arrayBuffer());
+    await changed(`${number} ${number === 1 ? "character is" : "characters are"} imported.`);
+  } catch (error) {
+    tell(`${file.name}: ${error.message}`, true);
+  }
 });
 
 const starting = start();
