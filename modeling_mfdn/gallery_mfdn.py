@@ -26,6 +26,7 @@ STATISTICS_FORMAT = "mfdn-character-statistics-1"
 GALLERY_FORMAT = "mfdn-gallery-1"
 NUM_CANDIDATES = 32  # trained characters, the head's best, of which the likeness is asked
 HEAD_TOLERANCE = 1e-3  # of its mean size: half precision changes it by less, training by more
+UNLIKE = -1e4  # the likeness of whom there is no picture
 MAX_NAME = 200
 THUMBNAIL_SIZE = 64  # pixels of the longer side
 WITHOUT_STATISTICS = (
@@ -104,16 +105,19 @@ class CharacterStatistics:
         unknown = z**2 / (1 + spread) + (1 + spread).log()
         return 0.5 * (unknown - known).sum(dim=-1)
 
-    def trained_log_odds(self, z: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def trained_log_odds(self, z: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Log-odds [B] that some trained character is in the picture, against one that nobody knows.
 
         Args:
             z: [B, Z].
-            logits: [B, C]; the likeness is asked of the best few alone.
+            scores: [B, C] of the trained characters, in [0, 1]; the likeness is asked of the best few alone. Of a
+                character without pictures in the statistics the score is all that is known.
         """
-        labels = logits.topk(min(NUM_CANDIDATES, logits.shape[1])).indices
-        likeness = self.likeness_of(z, labels).amax(dim=1)
-        return self.calibration.trained_bias + self.calibration.trained_likeness * likeness
+        best, labels = scores.topk(min(NUM_CANDIDATES, scores.shape[1]))
+        has_pictures = self.counts.to(z.device)[labels] > 0
+        likeness = self.likeness_of(z, labels).masked_fill(~has_pictures, UNLIKE).amax(dim=1)
+        log_odds = self.calibration.trained_bias + self.calibration.trained_likeness * likeness
+        return torch.maximum(log_odds, best.masked_fill(has_pictures, 0).amax(dim=1).logit(eps=1e-6))
 
     def likeness_of(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Likeness [B, M] of pictures z [B, Z] to the trained characters `labels` [B, M]."""
@@ -213,7 +217,7 @@ class CharacterGallery:
         said = []
         if known:
             total = int(self.counts[known[0]]) + len(z)
-            said.append(f"{name!r} was taught before: {len(z)} pictures are added, which makes {total}.")
+            said.append(f"{name!r} was taught before: to its pictures {len(z)} are added, which makes {total}.")
         elif len(z) == 1:
             said.append(f"{name!r} is taught from one picture: expect it to be missed often; five do far better.")
         odd = self.odd_pictures(z, known)
@@ -238,7 +242,7 @@ class CharacterGallery:
         """Which of the pictures z [n, Z], up to half of them, are less like all others, and the taught `known`, than
         the pictures of one character are. Of fewer than three nobody can say which is the odd one."""
         kept = list(range(len(z)))
-        while len(kept) > max(len(z) / 2, 2 - len(known)):
+        while len(kept) > max(len(z) / 2, 0 if known else 2):
             total, count = z[kept].sum(dim=0), torch.tensor(float(len(kept)))
             for row in known:
                 total, count = total + self.means[row] * self.counts[row], count + self.counts[row]

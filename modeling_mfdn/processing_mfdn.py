@@ -447,7 +447,7 @@ class MFDNProcessor(ProcessorMixin):
         if picture_embedding is None:
             raise ValueError("Expected outputs with picture_embedding, which taught characters are told by, got none.")
         z = self.gallery.statistics.axes(picture_embedding)
-        trained = self.gallery.statistics.trained_log_odds(z, logits)
+        trained = self.gallery.statistics.trained_log_odds(z, scores)
         taught = self.gallery.taught_log_odds(z)  # [B, G]
         unknown = (-torch.cat([trained[:, None], taught], dim=1).logsumexp(dim=1)).sigmoid()
         if not self.gallery.names:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from character_factory import give_statistics, picture_of
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
@@ -305,3 +306,55 @@ def test_a_tagger_that_scores_each_character_by_itself_gets_thresholds_and_no_te
     stored = MFDNProcessor.from_pretrained(tmp_path)
     assert stored.temperature == 1.0 and len(stored.tag_thresholds) == len(TAGS)
     assert stored.character_activation == "sigmoid" and stored.ratings == ["general", "explicit"]
+
+
+def test_unseen_characters_are_asked_for_and_what_is_known_is_measured_alone(tmp_path, tiny_model, tiny_processor):
+    """A data set with characters that the model does not know is the unseen set, and its known ones are the rest."""
+    give_statistics(tiny_model, tiny_processor)
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    characters = [*CHARACTERS, "kiki", "ponyo"]
+    rows = [(character, number) for character in (0, 2, 6, 7) for number in range(12)]
+    (tmp_path / "danmul" / "data").mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        columns = {"post_id": [], "image": [], "character": [], "tags": []}
+        for character, number in rows:
+            picture_of(character, number + 100 * len(split)).save(content := io.BytesIO(), "PNG")
+            columns["post_id"].append(1000 * len(split) + len(columns["post_id"]))
+            columns["image"].append({"bytes": content.getvalue(), "path": None})
+            columns["character"].append(character)
+            columns["tags"].append(["long_hair", "hat"][: number % 3])
+        features = Features(
+            post_id=Value("int64"), image=Image(), character=ClassLabel(names=characters), tags=List(Value("string"))
+        )
+        file = tmp_path / "danmul" / "data" / f"{split}-00000-of-00001.parquet"
+        Dataset.from_dict(columns, features=features).to_parquet(file)
+    argv = ["--model", str(tmp_path / "model"), "--dataset", str(tmp_path / "danmul"), "--num_workers", "0"]
+    with pytest.raises(ValueError, match="does not know 2, 'kiki' for example.*--unseen"):
+        main(argv)
+    main([*argv, "--unseen", str(tmp_path / "danmul")])
+    results = json.loads((tmp_path / "model" / "results.json").read_text())
+    assert results["num_images"] == 24 and results["open_set"]["num_unseen"] == 72
+    assert results["open_set"]["unseen"] == "danmul" and list(results["open_set"]["hints"]) == ["1", "2", "4"]
+    assert 0 <= results["open_set"]["fpr95"] <= 1 and results["open_set"]["auroc"] > 0.9
+    assert results["few_shot"]["5"].keys() == {"new", "known_joint", "new_joint", "harmonic", "interval", "hints"}
+    assert results["few_shot"]["5"]["new"] > 0.8
+    assert (tmp_path / "model" / "unseen.png").exists()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "unseen.png" in card and "AUROC" in card
+    (tmp_path / "model" / "character_statistics.safetensors").unlink()
+    with pytest.raises(ValueError, match="mfdn teach --statistics"):
+        main([*argv, "--unseen", str(tmp_path / "danmul")])
+
+
+def test_an_unseen_data_set_whose_characters_are_all_known_is_refused(tmp_path, tiny_model, tiny_processor, dataset):
+    give_statistics(tiny_model, tiny_processor)
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    shutil.copytree(dataset, tmp_path / "danmul")
+    shutil.copy(
+        tmp_path / "danmul/data/test-00000-of-00001.parquet", tmp_path / "danmul/data/train-00000-of-00001.parquet"
+    )
+    argv = ["--model", str(tmp_path / "model"), "--dataset", dataset, "--num_workers", "0"]
+    with pytest.raises(ValueError, match="the model knows all its characters"):
+        main([*argv, "--unseen", str(tmp_path / "danmul")])

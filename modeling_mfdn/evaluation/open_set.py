@@ -41,8 +41,9 @@ class CharacterQueries:
         for number in (0, *self.hints):
             said = found["hints"][str(number)] if number else found["image"]
             z, logits = statistics.axes(said["picture_embedding"]), said["logits"]
-            best, label = self.processor.character_scores(logits).max(dim=1)
-            trained = statistics.trained_log_odds(z, logits)
+            scores = self.processor.character_scores(logits)
+            best, label = scores.max(dim=1)
+            trained = statistics.trained_log_odds(z, scores)
             columns = {"labels": found["labels"], "z": z, "trained": trained, "best": best.log(), "label": label}
             for name, column in columns.items():
                 self.columns.setdefault((number, name), []).append(column.cpu())
@@ -68,8 +69,8 @@ def judge_unseen(
 
     Returns:
         `open_set`: see [`open_set`], from the image alone, and `adjusted_rand_index` of [`group_pictures`] over all
-        unseen pictures (1 = the groups are the characters, 0 = chance); `few_shot`: for k of `SHOTS` see [`few_shot`]; both with
-        `hints`, the same with 1, 2 and 4 true tags of each picture that is asked.
+        unseen pictures (1 = the groups are the characters, 0 = chance); `few_shot`: for k of `SHOTS` see [`few_shot`];
+        both with `hints`, the same with 1, 2 and 4 true tags of each picture that is asked.
 
     Raises:
         ValueError: no character has a picture left to be asked.

@@ -65,9 +65,9 @@ def predict_split(
 
     Yields:
         `{"post_id", "labels" [b], "num_broken": int, "image": {"logits" [b, C], "picture_embedding" [b, 2D],
-        "scores", "targets" [b, K]}, "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number: {"logits",
-        "picture_embedding"}}}`; "scores" and the like only of a model that predicts tags, "image+tags" and "hints" only
-        of one that reads them.
+        "scores", "targets" [b, K]}, "image+tags": {"logits", "scores", "targets", "given" [b, K]}, "hints": {number:
+        {"logits", "picture_embedding"}}}`; "scores" and the like only of a model that predicts tags, "image+tags" and
+        "hints" only of one that reads them.
 
     Raises:
         ValueError: more than `max_bad_share` of the pictures are broken, or hints for a model without tags.

@@ -52,6 +52,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.with_tags = copy.copy(model), with_tags  # the copy shares all weights
         self.method, self.temperature = processor.tag_aggregation, processor.temperature
+        self.character_scores = processor.character_scores
         self.statistics = processor.gallery.statistics if processor.gallery is not None else None
         if not with_tags and model.config.modality == "image+tags":
             with torch.no_grad():  # the text branch has nothing to read: its two states are a constant of the graph
@@ -73,7 +74,7 @@ class Graph(nn.Module):
         if self.statistics is None:
             return (*found, outputs.picture_embedding)
         z = self.statistics.axes(outputs.picture_embedding)
-        return (*found, z, self.statistics.trained_log_odds(z, outputs.logits))
+        return (*found, z, self.statistics.trained_log_odds(z, self.character_scores(outputs.logits)))
 
 
 def example_inputs(model: PreTrainedModel, batch_size: int, with_tags: bool) -> tuple[torch.Tensor, ...]:
@@ -160,7 +161,7 @@ def largest_difference(model: PreTrainedModel, processor: MFDNProcessor, session
         if processor.gallery is not None:
             statistics = processor.gallery.statistics
             embedding = statistics.axes(embedding)
-            wanted += [embedding, statistics.trained_log_odds(embedding, outputs.logits)]
+            wanted += [embedding, statistics.trained_log_odds(embedding, processor.character_scores(outputs.logits))]
         else:
             wanted.append(embedding)
         found = run_graph(session, inputs)

@@ -176,7 +176,6 @@ def fit_statistics(model, processor: MFDNProcessor, options: TeachOptions) -> No
     print(f"Statistics of {int((statistics.counts > 0).sum()):,} of the {len(names):,} characters are fitted.")
 
 
-@torch.inference_mode()
 def teach_all(model, processor: MFDNProcessor, lessons: dict[str, list[Path]], options: TeachOptions) -> list[str]:
     """Teach each character and print what the user should know. Returns what could not be done."""
     paths = [(name, path) for name, found in lessons.items() for path in found]
@@ -191,7 +190,8 @@ def teach_all(model, processor: MFDNProcessor, lessons: dict[str, list[Path]], o
             if not items["indices"]:
                 continue
             pixel_values = items["batch"]["pixel_values"]
-            outputs = model(pixel_values=pixel_values.to(model.device, model.dtype), return_tag_logits=False)
+            with torch.inference_mode():
+                outputs = model(pixel_values=pixel_values.to(model.device, model.dtype), return_tag_logits=False)
             for row, index in enumerate(items["indices"]):
                 name, path = paths[index]
                 found[name].append((path, outputs.picture_embedding[row].float().cpu()))

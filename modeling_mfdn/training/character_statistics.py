@@ -197,6 +197,8 @@ def calibrate(
     candidates = logits.topk(min(NUM_CANDIDATES, num_characters)).indices
     parts = zip(z.split(64), candidates.split(64), strict=True)
     likeness = torch.cat([statistics.likeness_of(*part) for part in parts])  # [n, M]
+    has_no_pictures = statistics.counts[candidates] == 0
+    likeness = likeness.masked_fill(has_no_pictures, likeness.min())
 
     def without(taken_away: torch.Tensor) -> torch.Tensor:
         """[n] of the likeliest trained character that is left, `taken_away` [n, M]."""

@@ -15,7 +15,7 @@ from modeling_mfdn import commands
 from modeling_mfdn.commands import main, with_repeated_options
 from modeling_mfdn.publishing.tag_folder import TagOptions
 
-COMMANDS = ["tag", "import", "export", "page", "push"]
+COMMANDS = ["tag", "teach", "group", "import", "export", "page", "push"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -42,7 +42,7 @@ export class Gallery {
 
   oddPictures(pictures, known) {
     const kept = pictures.map((_, i) => i);
-    while (kept.length > Math.max(pictures.length / 2, known ? 1 : 2)) {
+    while (kept.length > Math.max(pictures.length / 2, known ? 0 : 2)) {
       const others = kept.length - 1 + (known?.count ?? 0);
       const likeness = kept.map((row) => {
         const mean = Float32Array.from(pictures[row], (_, i) =>
