@@ -63,7 +63,7 @@ def check_pipelines(folder):
     assert plain["characters"][0]["score"] != hinted["characters"][0]["score"]
     assert "long_hair" not in {entry["label"] for entry in hinted["tags"]}
     pair = tagger(images, tags=[["long_hair"], []], batch_size=2)
-    assert len(pair) == 2 and pair[0].keys() == {"characters", "tags"}
+    assert len(pair) == 2 and pair[0].keys() == {"characters", "tags", "unknown"}
     assert type(pipeline(model=folder, **trust)).__name__ == "MFDNPipeline"
     return tagger
 

@@ -19,8 +19,8 @@ from ..configuration_mfdn import MFDNConfig
 from ..evaluation.figures import hints_curves
 from ..modeling_mfdn import MFDNModel
 from .run_results import COMPARED, RunResults, read_run_results
-from .runs import ablation_titles
-from .tables import TITLES, ablations, headline, markdown_table, spread, table_4, table_5, table_6
+from .runs import EXPERIMENTS, ablation_titles
+from .tables import TITLES, ablations, headline, markdown_table, spread, table_4, table_5, table_6, unseen_table
 
 FIGURES = Path(__file__).parents[2] / "model_cards" / "figures"
 RESULTS = Path(__file__).parents[2] / "model_cards" / "results"
@@ -49,7 +49,19 @@ def parameters() -> str:
 
 def headline_accuracy() -> str:
     """The systems of Table V on the embedded set, in the fewest columns."""
-    return markdown_table(headline(results_of("embedded")))
+    return markdown_table(headline(results_of("embedded"), results_of("unseen/embedded")))
+
+
+def unseen() -> str:
+    """Characters that nobody trained: `evaluate_mfdn.py --unseen`."""
+    titles = TITLES | {row.name: row.title for row in EXPERIMENTS if "unseen" in row.tables}
+    return markdown_table(
+        [
+            {"data set": title} | row
+            for name, title in DATASETS.items()
+            for row in unseen_table(results_of(f"unseen/{name}"), titles)
+        ]
+    )
 
 
 def compared() -> str:
@@ -279,6 +291,7 @@ BLOCKS = {
     "comparisons": compared,
     "accuracy": accuracy,
     "hints": hints,
+    "unseen": unseen,
     "accuracy_share": accuracy_share,
     "dataset_comparison": dataset_comparison,
     "tag_prediction": tag_prediction,

@@ -147,7 +147,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> dict:
     Returns:
         "difference", "low", "high" in [-1, 1], "by_seed" (seeds that both have), "seeds" (of each).
     """
-    from scipy.stats import bootstrap  # an extra: `pip install mfdn[paper]`
+    from scipy.stats import bootstrap  # a second to import
 
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"Expected the same pictures, got {first.shape[1]} and {second.shape[1]}.")

@@ -10,7 +10,6 @@ them go into `runs/runs.jsonl`, `runs/hits.parquet`, `runs/comparisons.json` and
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -37,11 +36,11 @@ from .run_results import (
     results_file,
     write_run_results,
 )
-from .tables import ablations, comparisons, markdown_table, table_4, table_5, table_6
+from .tables import ablations, comparisons, markdown_table, table_4, table_5, table_6, unseen_table
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk", "finetune", "tuning")
-OVER_SEEDS = {"V", "both_ends", "choices", "finetune"}
+TABLES = ("IV", "V", "VI", "both_ends", "choices", "ablation", "trunk", "finetune", "tuning", "unseen")
+OVER_SEEDS = {"V", "both_ends", "choices", "finetune", "unseen"}
 
 
 @dataclass
@@ -65,9 +64,18 @@ class Experiment:
         return (f"`{' '.join(filter(None, flags))}`" if any(flags) else "(as it is)") + trained_on
 
     def commands(
-        self, dataset: str, evaluation: str, recipe: str, seed: int, folder: Path, further: list[str]
+        self,
+        dataset: str,
+        evaluation: str,
+        recipe: str,
+        seed: int,
+        folder: Path,
+        further: list[str],
+        unseen: str | None = None,
     ) -> dict[str, list[str]]:
         """{file that it writes into the folder: command line}; training goes on from the last checkpoint if any."""
+        if "--leave_out_characters" in self.flags:
+            unseen = evaluation
         train = ["accelerate", "launch", str(ROOT / "train_mfdn.py"), "--dataset", dataset]
         train += ["--recipe", recipe, *([self.further_recipe] if self.further_recipe else [])]
         train += ["--seed", str(seed), "--evaluate_test", "--output_dir", str(folder), *shlex.split(self.flags)]
@@ -80,6 +88,8 @@ class Experiment:
             command = [sys.executable, str(ROOT / "evaluate_mfdn.py"), "--model", str(folder), "--dataset", evaluation]
             command += ["--split", split, "--output", str(folder / results_file(split))]
             command += ["--predictions", str(folder / predictions_file(split))]
+            if unseen and (split == "test" or "--leave_out_characters" in self.flags):
+                command += ["--unseen", unseen]
             if split == "validation":
                 command.append("--calibrate")
             elif split == "test" and seed == 0 and {"V", "both_ends"} & set(self.tables):  # costs three times as much
@@ -104,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", default="danmul", help="built data set folder (default: %(default)s)")
     add("--evaluation", help="data set folder to measure on, such as one of build_danmul --like (default: DATASET)")
     add("--output", default="runs", help="folder of the runs (default: %(default)s)")
+    add("--unseen", help="data set folder with other characters, for evaluate_mfdn.py --unseen")
     add("--dafre", help="folder built by DAF:re's rules, with share/ (build_danshare --also_dafre), for Table IV")
     add("--dafre_evaluation", help="as --evaluation, for the rows trained on DAFRE (default: DAFRE)")
     add("--tables", nargs="+", choices=TABLES, default=["IV", "V", "VI"], help="(default: IV V VI)")
@@ -163,6 +174,7 @@ def write_tables(folder: Path) -> None:
         "Table V (Dan:share)": table_5(results, "share"),
         "Table VI": table_6(results),
         "Comparisons": compared,
+        "Characters that nobody trained": unseen_table(results, {row.name: row.title for row in EXPERIMENTS}),
         "Ingredients": ablations(results, ablation_titles()),
     }
     page = "\n\n".join(f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables.items() if rows)
@@ -188,7 +200,7 @@ def run_row(row: Experiment, seed: int, args: argparse.Namespace) -> bool:
     folder = Path(args.output, f"{row.name}-{seed}")
     dataset = args.dafre if row.on_dafre else args.dataset
     evaluation = (args.dafre_evaluation if row.on_dafre else args.evaluation) or dataset
-    commands = row.commands(dataset, evaluation, args.recipe, seed, folder, args.flags)
+    commands = row.commands(dataset, evaluation, args.recipe, seed, folder, args.flags, args.unseen)
     missing = {file: command for file, command in commands.items() if not is_done(folder, file)}
     if args.list and missing:
         print(f"\n## {row.name}: {row.question} About {row.minutes:g} minutes of a core; expected: {row.expected}")
@@ -210,8 +222,6 @@ def main(argv: list[str] | None = None) -> int:
     """0, 1 when a run failed (the others ran), 2 for a command that makes no sense."""
     args = build_parser().parse_args(argv)
     runs = planned_runs(args.tables, args.only, args.seeds)
-    if importlib.util.find_spec("scipy") is None:
-        raise ModuleNotFoundError("the comparisons at the end need scipy: pip install 'mfdn[paper]'")
     if args.jobs < 1:
         raise ValueError(f"--jobs is the number of runs side by side, at least 1, not {args.jobs}")
     if not args.dafre and any(row.on_dafre for row, _ in runs):

@@ -161,11 +161,12 @@ def table_5(results: RunResults, split: str = "test") -> list[dict]:
     return rows
 
 
-def headline(results: RunResults) -> list[dict]:
-    """The systems of Table V: top-1 accuracy, from the image alone and with all tags."""
+def headline(results: RunResults, unseen: RunResults) -> list[dict]:
+    """The systems of Table V: top-1 accuracy, from the image alone and with all tags; and how they meet characters
+    that nobody trained."""
     rows = []
     for name, title in TITLES.items():
-        runs = results.runs(name)
+        runs, strangers = results.runs(name), unseen.runs(name)
         if runs:
             rows.append(
                 {
@@ -174,8 +175,29 @@ def headline(results: RunResults) -> list[dict]:
                     "pictures": runs[0]["num_images"],
                     "image: top-1": of_runs(runs, "image", "top1_accuracy"),
                     "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
+                    "taught from 5": spread(run["few_shot"]["5"]["new"] for run in strangers),
+                    "beside the trained": spread(run["few_shot"]["5"]["harmonic"] for run in strangers),
                 }
             )
+    return rows
+
+
+def unseen_table(results: RunResults, titles: dict[str, str]) -> list[dict]:
+    """Characters that nobody trained: refused, grouped, and learnt from 1, 5 and 10 pictures."""
+    rows = []
+    for name, title in titles.items():
+        runs = [run for run in results.runs(name) if "open_set" in run]
+        if not runs:
+            continue
+        row = {"system": title, "seeds": len(runs), "trained: top-1": of_runs(runs, "image", "top1_accuracy")}
+        for key, column in (("auroc", "AUROC"), ("fpr95", "FPR95"), ("oscr", "OSCR"), ("adjusted_rand_index", "ARI")):
+            row[column] = f"{statistics.mean(run['open_set'][key] for run in runs):.3f}"
+        row |= {f"new: {k}": spread(run["few_shot"][k]["new"] for run in runs) for k in ("1", "5", "10")}
+        for key, column in (("known_joint", "trained"), ("new_joint", "new"), ("harmonic", "harmonic")):
+            row[f"5, {column}"] = spread(run["few_shot"]["5"][key] for run in runs)
+        with_hints = [run["few_shot"]["5"]["hints"].get("4") for run in runs]
+        row["with 4 tags"] = spread(found["harmonic"] for found in with_hints if found)
+        rows.append(row)
     return rows
 
 

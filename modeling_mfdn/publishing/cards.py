@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from safetensors import safe_open
 
 from ..evaluation.metrics import TAG_GROUPS
+from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from ..training.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -137,6 +138,11 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         dataset=plain(results.get("dataset", "")),
         split=plain(results.get("split", "")),
         date=plain(results.get("date", "")),
+        teachable=(folder / STATISTICS_FILE).exists(),
+        taught=count_taught(folder),
+        unseen_line=unseen_line(results),
+        unseen_table=unseen_table(results),
+        unseen_picture=(folder / "unseen.png").exists(),
         tag_threshold=results.get("tag_threshold"),
         accuracy_table=accuracy_table(results),
         tag_table=tag_table(results),
@@ -219,6 +225,28 @@ def accuracy_table(results: dict) -> str:
     return "\n".join([f"| | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS), *rows])
 
 
+def unseen_line(results: dict) -> str:
+    """How well pictures of characters that nobody trained are told from those of trained ones."""
+    if not (found := results.get("open_set")):
+        return ""
+    return (
+        f"{found['num_unseen']:,} pictures of `{plain(found['unseen'])}` are told from those of trained ones with "
+        f"AUROC {found['auroc']:.3f}; where 95 % of these are accepted, so are {found['fpr95']:.1%} of those (FPR95); "
+        f"OSCR {found['oscr']:.3f}. Before anybody names them they are grouped with an adjusted Rand index of "
+        f"{found['adjusted_rand_index']:.2f}."
+    )
+
+
+def unseen_table(results: dict) -> str:
+    """Accuracy by the number of pictures that teach a character."""
+    if not (lessons := results.get("few_shot")):
+        return ""
+    head = "| pictures that teach | among the new | trained, in one ranking | new, in one ranking | harmonic mean |"
+    names = ("new", "known_joint", "new_joint", "harmonic")
+    rows = [f"| {plain(k)} | " + " | ".join(f"{v[name]:.1%}" for name in names) + " |" for k, v in lessons.items()]
+    return "\n".join([head, "|---:|" + "---:|" * len(names), *rows])
+
+
 def tag_table(results: dict) -> str:
     tags = results.get("image", {}).get("tags")
     if not tags:
@@ -279,6 +307,14 @@ def count_parameters(folder: Path) -> int:
                     size *= length
                 total += size
     return total
+
+
+def count_taught(folder: Path) -> int:
+    """Characters in the gallery, from its header."""
+    if not (folder / GALLERY_FILE).exists():
+        return 0
+    with safe_open(folder / GALLERY_FILE, framework="pt") as gallery:
+        return gallery.get_slice("counts").get_shape()[0]
 
 
 def example_tag(folder: Path) -> str:

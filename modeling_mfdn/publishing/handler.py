@@ -15,7 +15,7 @@ PARAMETERS = ("top_k", "tag_threshold", "max_tags", "tags")
 
 
 class EndpointHandler:
-    """`{"inputs": picture, "parameters": {…}}` → `{"characters": [{"label", "score"}], "tags": […]}`.
+    """`{"inputs": picture, "parameters": {…}}` → `{"characters": [{"label", "score"}], "tags": […], "unknown": p}`.
 
     Args:
         path: folder with model, processor and code.

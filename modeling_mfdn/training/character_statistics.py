@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from scipy.optimize import minimize
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -121,12 +122,13 @@ class CharacterSums:
     def add(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """`x` [b, E], `labels` [b]."""
         if self.sums is None:
-            self.sums = torch.zeros(self.num_characters, x.shape[1])
+            self.sums = torch.zeros(self.num_characters, x.shape[1], dtype=torch.float64)
             self.lesson_sums = torch.zeros_like(self.sums)
             self.squares = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+        x = x.double()  # what differs may be small beside what is common
         self.sums.index_add_(0, labels, x)
         self.counts += labels.bincount(minlength=self.num_characters)
-        self.squares += (x.T @ x).double()
+        self.squares += x.T @ x
         for row, label in enumerate(labels.tolist()):
             if self.lesson_counts[label] < LESSON:
                 self.lesson_sums[label] += x[row]
@@ -144,7 +146,7 @@ class CharacterSums:
                 f"{int(counts.sum())} pictures of {int((counts > 0).sum())} characters that the model knows."
             )
         is_there = counts > 0
-        means = self.sums.double() / counts.clamp(min=1)[:, None]  # [C, E]
+        means = self.sums / counts.clamp(min=1)[:, None]  # [C, E]
         within = self.squares - (means * counts[:, None]).T @ means
         # Of a vector that is two: without it the covariance's mean eigenvalue would be that of the larger one.
         sizes = within.diagonal().reshape(2, -1).mean(dim=1).clamp(min=1e-12).sqrt()
@@ -152,7 +154,9 @@ class CharacterSums:
         within = shrunk(within / scales / scales[:, None] / (counts.sum() - is_there.sum()), WITHIN_SHRINKAGE)
         mean = means[is_there].mean(dim=0)
         values, vectors = torch.linalg.eigh(within)
-        whitening = vectors / values.sqrt() / scales[:, None]  # x @ whitening has the covariance 1 within a character
+        whitening = (
+            vectors / values.clamp(min=1e-6).sqrt() / scales[:, None]
+        )  # x @ whitening has the covariance 1 within a character
         between = shrunk(((means - mean) @ whitening)[is_there].T.cov(correction=0), BETWEEN_SHRINKAGE)
         spread, rotation = torch.linalg.eigh(between)
         projection = (whitening @ rotation.flip(1)).float()
@@ -170,7 +174,7 @@ class CharacterSums:
     def lessons(self, statistics: CharacterStatistics) -> tuple[torch.Tensor, torch.Tensor]:
         """What each character would be if it were taught: means [C, Z] and counts [C] of its first pictures."""
         means = self.lesson_sums / self.lesson_counts.clamp(min=1)[:, None]
-        return statistics.axes(means), self.lesson_counts
+        return statistics.axes(means.float()), self.lesson_counts
 
 
 def shrunk(covariance: torch.Tensor, share: float) -> torch.Tensor:
@@ -231,20 +235,21 @@ def calibrate(
 
 
 def fit_calibration(questions: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Calibration:
-    """The four numbers that make the right answers likeliest."""
-    start = torch.tensor([0.0, 0.1, 0.0, 0.1])
-    numbers = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn="strong_wolfe")
+    """The four numbers that make the right answers likeliest: a convex problem, in units of the likeness' spread."""
+    unit = torch.cat([trained for trained, _, _ in questions]).std().clamp(min=1e-6).item()
+    start = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
+    def loss(guess: np.ndarray) -> tuple[float, np.ndarray]:
+        numbers = torch.tensor(guess, requires_grad=True)
         total = WEIGHT_DECAY * ((numbers - start) ** 2).sum()
         for trained, taught, answers in questions:
-            trained = numbers[0] + numbers[1] * trained[:, None]
-            log_odds = torch.cat([torch.zeros_like(trained), trained, numbers[2] + numbers[3] * taught], dim=1)
-            total = total + nn.functional.cross_entropy(log_odds, answers)
+            trained = numbers[0] + numbers[1] * trained[:, None].double() / unit
+            taught = numbers[2] + numbers[3] * taught.double() / unit
+            log_odds = torch.cat([torch.zeros_like(trained), trained, taught], dim=1)
+            if len(answers):
+                total = total + nn.functional.cross_entropy(log_odds, answers)
         total.backward()
-        return total
+        return total.item(), numbers.grad.numpy()
 
-    optimizer.step(loss)
-    return Calibration(*numbers.detach().tolist())
+    numbers = minimize(loss, start.numpy(), jac=True, method="L-BFGS-B").x.tolist()
+    return Calibration(numbers[0], numbers[1] / unit, numbers[2], numbers[3] / unit)

@@ -121,7 +121,7 @@ def test_its_graph_scores_tags_characters_and_ratings_as_pytorch_does(tmp_path):
     pixels = torch.cat([published_pixels(image, EVA[1]["img_size"]) for image in odd_pictures()])
     with torch.no_grad():
         wanted = model(pixels.flip(1))  # the colours as ours has them: RGB
-    logits, tags, ratings = run_graph(open_graph(tmp_path / "onnx" / "model.onnx"), (pixels.flip(1),))
+    logits, tags, ratings, _ = run_graph(open_graph(tmp_path / "onnx" / "model.onnx"), (pixels.flip(1),))
     torch.testing.assert_close(logits, wanted.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(tags, wanted.tag_logits[:, 0].sigmoid(), atol=1e-4, rtol=0)
     torch.testing.assert_close(ratings, wanted.rating_logits.sigmoid(), atol=1e-4, rtol=0)
