@@ -16,10 +16,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from safetensors.torch import load_file
+from transformers import pipeline
 
 import evaluate_mfdn
 import train_mfdn
 from modeling_mfdn import MFDNModel
+from modeling_mfdn.data.dataset import is_left_out
 from modeling_mfdn.paper.run_results import RunResults
 from modeling_mfdn.paper.tables import table_5
 from modeling_mfdn.training.schedules import learning_rate_factor, mask_ratio
@@ -419,3 +421,68 @@ def test_flags_that_would_be_ignored_are_refused(flags):
     script, args = train_mfdn.parse_arguments(["--dataset", "danmul", "--use_cpu", *flags])
     with pytest.raises(ValueError, match=f"{flags[0]} .* would be ignored here"):
         train_mfdn.check_flags(script, args)
+
+
+# ---------------------------------------------------------------- characters that are taught, later
+
+
+def test_a_trained_model_can_be_taught(trained):
+    tagger = pipeline("character-tagging", model=str(trained[0]), trust_remote_code=True, device="cpu")
+    green = PILImage.new("RGB", (24, 24), (250, 250, 20))
+    tagger.teach("kiiro", [green] * 2)
+    assert "kiiro" in {entry["label"] for entry in tagger(green, top_k=4)["characters"]}
+    assert 0 <= tagger(green)["unknown"] <= 1
+
+
+def test_characters_that_are_left_out_are_not_trained_and_are_the_unseen_ones(danmul, tmp_path, capsys):
+    shares = [percent / 100 for percent in range(100)]
+    share = next(share for share in shares if sum(is_left_out(name, share) for name in COLORS) == 1)
+    train(danmul, tmp_path / "mfdn", "--leave_out_characters", str(share), "--evaluate_test")
+    assert "1 of 3 are not trained" in capsys.readouterr().out
+    names = json.loads((tmp_path / "mfdn" / "config.json").read_text())["id2label"]
+    assert list(names.values()) == [name for name in COLORS if not is_left_out(name, share)]
+    results = json.loads((tmp_path / "mfdn" / "results.json").read_text())
+    known = [name for name in COLORS if not is_left_out(name, share)]
+    rows = make_rows(NUM_POSTS["test"], 1 + NUM_POSTS["train"] + NUM_POSTS["validation"])
+    assert results["num_images"] == sum(list(COLORS)[row["character"]] in known for row in rows)
+    training = json.loads((tmp_path / "mfdn" / "training.json").read_text())
+    assert "--leave_out_characters" in training["flags"]
+
+
+def test_exchanged_colors_are_characters_until_the_end(danmul, tmp_path):
+    train(danmul, tmp_path / "mfdn", "--exchanged_colors", "0.5")
+    model = MFDNModel.from_pretrained(tmp_path / "mfdn")
+    assert model.config.num_labels == 3 and model.character_head.weight.shape == (3, 12)
+    assert list(model.config.id2label.values()) == list(COLORS)
+    assert (tmp_path / "mfdn" / "character_statistics.safetensors").exists()
+
+
+def test_an_earlier_model_takes_its_gallery_with_it(danmul, tmp_path):
+    train(danmul, tmp_path / "mfdn")
+    (tmp_path / "mfdn" / "gallery.safetensors").write_bytes(b"of the model before")
+    train(danmul, tmp_path / "mfdn", "--overwrite", "--seed", "3")
+    assert not (tmp_path / "mfdn" / "gallery.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--leave_out_characters", "1.5"], "a share in"),
+        (["--leave_out_characters", "0.99"], "leaves . of 3 to train on"),
+        (["--leave_out_fold", "1"], "goes with --leave_out_characters"),
+        (["--exchanged_colors", "2"], "a share in"),
+        (["--exchanged_colors", "0.5", "--system", "multi_label"], "means nothing to --system multi_label"),
+    ],
+)
+def test_flags_for_unseen_characters_that_mean_nothing_are_refused(danmul, tmp_path, flags, said):
+    with pytest.raises(ValueError, match=said):
+        train(danmul, tmp_path / "mfdn", *flags)
+
+
+def test_the_same_characters_are_left_out_everywhere_and_folds_have_none_in_common():
+    names = [f"character {number}" for number in range(2_000)]
+    folds = [{name for name in names if is_left_out(name, 0.25, fold)} for fold in range(4)]
+    assert set().union(*folds) == set(names) and sum(map(len, folds)) == len(names)
+    assert all(400 < len(fold) < 600 for fold in folds)
+    assert {name for name in names if is_left_out(name, 0.1)} < folds[0]
+    assert is_left_out("hatsune_miku", 0.25) == is_left_out("hatsune_miku", 0.25)

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_gallery.py --output bench_gallery.json
 
-The reference is the forward of the paper's model, 14,413 characters and 25,404 tags, of one picture without tags; weights
-and embeddings are noise, which costs what any costs. Times are medians.
+The reference is the forward of the paper's model, 14,413 characters and 25,404 tags, of one picture without tags;
+weights and embeddings are noise, which costs what any costs. Times are medians.
 """
 
 import argparse

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
 from modeling_mfdn.configuration_mfdn import MFDNConfig
-from modeling_mfdn.data.collator import MFDNCollator
-from modeling_mfdn.data.dataset import load_split, read_characters, read_tag_vocabulary
+from modeling_mfdn.data.collator import EXCHANGES, MFDNCollator
+from modeling_mfdn.data.dataset import load_split, read_characters, read_tag_vocabulary, rows_of
 from modeling_mfdn.data.images import apply_color, color_matrices, decode_image
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
@@ -421,3 +421,28 @@ def test_color_jitter_is_asked_for_in_four_numbers():
     for wrong in ((0.1,), (0.1, 0.1, 0.1, 0.6), (-0.1, 0, 0, 0)):
         with pytest.raises(ValueError, match="color_jitter must be four numbers"):
             MFDNCollator(CONFIG, TAGS, training=True, color_jitter=wrong)
+
+
+def test_exchanged_colors_make_another_character_without_tags():
+    rows = [row(post_id, tags=["tag_0", "tag_3"], character=post_id % 3) for post_id in range(60)]
+    config = MFDNConfig(**CONFIG.to_dict() | {"num_labels": 18, "id2label": None, "label2id": None})
+    options = {"flip": False, "color_jitter": (0, 0, 0, 0), "crop_share": (1, 1)}
+    plain = MFDNCollator(config, TAGS, True, **options)(rows)
+    mixed = MFDNCollator(config, TAGS, True, exchanged_share=0.5, **options)(rows)
+    orders = mixed["labels"] // 3
+    assert (orders == 0).sum() in range(18, 43) and set(orders.tolist()) == {0, 1, 2, 3, 4, 5}
+    assert torch.equal(mixed["labels"] % 3, plain["labels"])
+    for i, order in enumerate(orders.tolist()):
+        expected = plain["pixel_values"][i, list([(0, 1, 2), *EXCHANGES][order])]
+        assert torch.equal(mixed["pixel_values"][i], expected)
+        assert (mixed["attention_mask"][i].sum() == 2) == (order > 0)  # [CLS] and [SEP] alone
+    assert torch.equal(mixed["input_ids"][orders == 0], plain["input_ids"][orders == 0])
+    evaluated = MFDNCollator(config, TAGS, False, exchanged_share=0.5)(rows)
+    assert torch.equal(evaluated["labels"], plain["labels"])
+
+
+def test_rows_of_some_characters(folder):
+    rows = load_split(str(folder), "train")
+    kept = rows_of(rows, {"kirby", "hatsune_miku"})
+    assert 0 < len(kept) < len(rows) and set(kept["character"]) == {0, 2}
+    assert rows_of(rows, read_characters(rows)) is rows

@@ -205,6 +205,7 @@ function rank(outputs) {
 function showCharacters() {
   const [ranked, unknown] = rank(page.said);
   const isUnknown = unknown > UNKNOWN_THRESHOLD;
+  page.isUnknown = isUnknown;
   const note = element("unknown");
   note.hidden = unknown === null;
   note.classList.toggle("answer", isUnknown);
@@ -380,7 +381,8 @@ document.addEventListener("drop", (event) => {
 element("copy").addEventListener("click", async () => {
   const tags = [...page.hints, ...page.shown.map(([tag]) => tag)];
   const line = [...page.characters, ...tags].join(", ");
-  const who = page.characters.join(", ") || `no character, for none has ${percent(model.character_threshold)}`;
+  const who = page.characters.join(", ")
+    || (page.isUnknown ? "no character, for it is unknown" : `no character, for none has ${percent(model.character_threshold)}`);
   let said;
   try {
     await navigator.clipboard.writeText(line);
