@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from character_factory import give_statistics, picture_of
 
 from modeling_mfdn import MFDNModel, commands
 from modeling_mfdn.paper.readme_tables import render
@@ -65,8 +66,12 @@ def test_pictures_exist():
 def test_python_blocks_run_on_a_saved_model(tmp_path, tiny_config, picture):
     (block,) = re.findall(r"^```python\n(.*?)^```", README.split("## Use a model")[1].split("\n## ")[0], re.M | re.S)
     processor = build_processor(tiny_config, ["blue_hair", "maid", *[f"tag_{i}" for i in range(9)]])
-    save_artifacts(MFDNModel(tiny_config), processor, str(tmp_path / "mfdn"), training={})
+    model = MFDNModel(tiny_config).eval()
+    give_statistics(model, processor)
+    save_artifacts(model, processor, str(tmp_path / "mfdn"), training={})
     picture.save(tmp_path / "picture.png")
+    for number in range(1, 6):
+        picture_of(9, number).save(tmp_path / f"{number}.png")
     program = block + "\nprint(processor.post_process(outputs, top_k=5)[0]['characters'][0]['label'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -276,6 +276,23 @@ def onnx_cost() -> str:
     return markdown_table(rows)
 
 
+def gallery_cost() -> str:
+    """Teaching and ranking at full size: bench_gallery.py."""
+    found = read("bench_gallery.json")
+    return markdown_table(
+        [
+            {
+                "teaching them, from embeddings": f"{found['teaching_seconds']:.1f} s",
+                "ranking a picture": f"{1000 * found['ranking_seconds']:.0f} ms",
+                "its forward": f"{1000 * found['forward_seconds']:.0f} ms",
+                "share": f"{found['ranking_share_of_forward']:.1%}",
+                "gallery": f"{found['gallery_mb']:.0f} MB",
+                "threads": found["threads"],
+            }
+        ]
+    )
+
+
 def tagging_speed() -> str:
     """Pictures per second of `mfdn-tag`: bench_tagging.py."""
     rows = [
@@ -309,6 +326,7 @@ BLOCKS = {
     "tag_slots": tag_slots,
     "onnx_cost": onnx_cost,
     "tagging_speed": tagging_speed,
+    "gallery_cost": gallery_cost,
 }
 
 

@@ -172,7 +172,6 @@ def headline(results: RunResults, unseen: RunResults) -> list[dict]:
                 {
                     "system": title,
                     "seeds": len(runs),
-                    "pictures": runs[0]["num_images"],
                     "image: top-1": of_runs(runs, "image", "top1_accuracy"),
                     "with tags: top-1": of_runs(runs, "image+tags", "top1_accuracy"),
                     "taught from 5": spread(run["few_shot"]["5"]["new"] for run in strangers),
