@@ -145,9 +145,7 @@ def unseen_rows(dataset: str, characters: Sequence[str]):
     strangers = [name for name in read_characters(splits[0]) if name not in known]
     if not strangers:
         raise ValueError(f"--unseen {dataset}: the model knows all its characters. Name a data set with others.")
-    rows = concatenate_datasets([rows_of(rows, strangers) for rows in splits])
-    print(f"{len(rows):,} pictures of {len(strangers):,} characters that the model does not know")
-    return rows
+    return concatenate_datasets([rows_of(rows, strangers) for rows in splits])
 
 
 def output_path(model: str, split: str, output: str | None) -> Path:
@@ -247,6 +245,7 @@ def main(argv: list[str] | None = None) -> dict:
         processor.check_gallery(model)
         processor.known_gallery()  # before the pictures: what it raises should not take minutes
         strangers = unseen_rows(args.unseen, characters)
+        accelerator.print(f"{len(strangers):,} pictures of characters that the model does not know")
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
     reducers = [Predictions()] if args.predictions is not None else []
     reducers += [Hints(config)] if args.hints else []

@@ -29,7 +29,7 @@ from modeling_mfdn.data.dataset import (
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.evaluation.predictions import evaluate_model
 from modeling_mfdn.evaluation.results import format_results, write_results
-from modeling_mfdn.gallery_mfdn import CharacterGallery
+from modeling_mfdn.gallery_mfdn import STATISTICS_FILE
 from modeling_mfdn.image_processing_mfdn import load_rgb
 from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
 from modeling_mfdn.publishing.cards import write_hub_files
@@ -418,8 +418,8 @@ def show(folder: str, test_split) -> None:
     print(f"Pictures: {folder}/example.png")
 
 
-def fit_gallery(model, processor, splits: dict, trainer: MFDNTrainer, label_map) -> CharacterGallery | None:
-    """Nobody taught yet, and what teaching and "unknown" stand on; None where there are too few pictures for that."""
+def write_statistics(model, processor, splits: dict, trainer: MFDNTrainer, label_map) -> None:
+    """What teaching and "unknown" stand on, beside the model; not where there are too few pictures for it."""
     try:
         statistics = fit_character_statistics(
             model,
@@ -431,10 +431,10 @@ def fit_gallery(model, processor, splits: dict, trainer: MFDNTrainer, label_map)
             batch_size=trainer.args.eval_batch_size,
             num_workers=trainer.args.dataloader_num_workers,
         )
-        return CharacterGallery(statistics)
+        if trainer.is_world_process_zero():
+            statistics.save(Path(trainer.args.output_dir, STATISTICS_FILE))
     except ValueError as error:
         print(f"This model cannot be taught characters: {error}")
-        return None
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -523,8 +523,6 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     trainer.take_average()
     if script.exchanged_colors:
         keep_characters(model, len(characters))
-    with stopwatch(seconds, "character statistics"):
-        processor.gallery = fit_gallery(model, processor, splits, trainer, collate["label_map"])
 
     # ------------------------------------------------------------------ artifacts
     results = {}
@@ -543,6 +541,8 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
             training_curves(trainer.state.log_history, Path(args.output_dir, "training_curves.png"))
         except ValueError as error:  # a run of a few steps has nothing to draw, and its model is as good as any
             print(f"No training curves: {error}")
+    with stopwatch(seconds, "character statistics"):
+        write_statistics(model, processor, splits, trainer, collate["label_map"])
     if trainer.state.best_model_checkpoint:  # a path of this machine, in a file that is uploaded
         trainer.state.best_model_checkpoint = Path(trainer.state.best_model_checkpoint).name
     trainer.save_state()

@@ -114,14 +114,15 @@ class CharacterStatistics:
                 character without pictures in the statistics the score is all that is known.
         """
         best, labels = scores.topk(min(NUM_CANDIDATES, scores.shape[1]))
-        has_pictures = self.counts.to(z.device)[labels] > 0
+        has_pictures = (self.counts[labels.to(self.counts.device)] > 0).to(z.device)
         likeness = self.likeness_of(z, labels).masked_fill(~has_pictures, UNLIKE).amax(dim=1)
         log_odds = self.calibration.trained_bias + self.calibration.trained_likeness * likeness
         return torch.maximum(log_odds, best.masked_fill(has_pictures, 0).amax(dim=1).logit(eps=1e-6))
 
     def likeness_of(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Likeness [B, M] of pictures z [B, Z] to the trained characters `labels` [B, M]."""
-        means, counts = self.means.to(z.device)[labels], self.counts.to(z.device)[labels]
+        places = labels.to(self.means.device)  # of thousands, a few go to a GPU
+        means, counts = self.means[places].to(z.device), self.counts[places].to(z.device)
         return self.likeness(z[:, None], means.float(), counts.float())
 
     def save(self, file: str | os.PathLike) -> None:
@@ -187,7 +188,7 @@ class CharacterGallery:
         statistics = self.statistics
         if len(statistics.counts) != len(weight) or len(statistics.mean) != 2 * model.config.hidden_size:
             return False
-        if weight.device.type == "meta":  # weights that lie elsewhere until they are used
+        if weight.device.type == "meta" or not weight.is_floating_point():  # offloaded or quantized: nobody can tell
             return True
         size = weight.detach().float().abs().mean().item()
         return abs(size - statistics.head_size) <= HEAD_TOLERANCE * statistics.head_size
@@ -297,7 +298,8 @@ class CharacterGallery:
             offset = 0.5 * ((1 + spread).log() - variance.log()).sum(dim=1)[which]
             offset = offset - 0.5 * (rows * self.means * shrunk[which]).sum(dim=1)
             self._weights = rows, offset, narrower, which
-        rows, offset, narrower, which = (tensor.to(z.device) for tensor in self._weights)
+        self._weights = tuple(tensor.to(z.device) for tensor in self._weights)
+        rows, offset, narrower, which = self._weights
         likeness = z @ rows.T + (z**2 @ narrower.T)[:, which] + offset
         return self.statistics.calibration.taught_bias + self.statistics.calibration.taught_likeness * likeness
 

@@ -88,7 +88,7 @@ class MFDNCollator:
         self.tag_order, self.seed, self.flip, self.label_map = tag_order, seed, flip, label_map
         self.color_jitter, self.crop_share = tuple(color_jitter), tuple(crop_share)
         self.exchanged_share = exchanged_share
-        self.num_characters = config.num_labels // (1 + len(EXCHANGES))
+        self.num_characters = (config.num_labels or 0) // (1 + len(EXCHANGES))
         size = {"height": config.image_size, "width": config.image_size}
         self.image_processor = image_processor or MFDNImageProcessor(size=size)
         # id of each tag label; read once, because attributes of a config are properties, too slow for each tag

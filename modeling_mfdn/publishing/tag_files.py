@@ -304,3 +304,17 @@ def write_csv(path: Path, records: list[dict], spreadsheet: bool = False) -> Non
             if spreadsheet:
                 cells = {k: f"'{v}" if str(v).startswith(FORMULA) else v for k, v in cells.items()}
             writer.writerow(cells)
+
+
+def write_names(path: Path, chosen: Collection[str], names: Iterable[str], overwrite: bool) -> None:
+    """A file with names of pictures, a line each: the `chosen`, and those that stand there already, as an interrupted
+    run left them, unless `overwrite`.
+
+    Args:
+        names: of all pictures, in the order of the file; a line that is none of them goes.
+    """
+    there = os.fsdecode(path.read_bytes()).split("\n") if path.is_file() and not overwrite else ()
+    listed = {*chosen, *there}
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(os.fsencode("".join(f"{name}\n" for name in names if name in listed)))
+    print(f"Their names: {path}")

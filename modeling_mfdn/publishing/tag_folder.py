@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from .tag_files import (
     lost_words,
     read_caption,
     write_csv,
+    write_names,
 )
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
@@ -376,7 +377,8 @@ def tag_folder(options: TagOptions) -> Report:
         hints = [[key for key in row if key in vocabulary] if options.use_existing else [] for row in keys]
         pictures = Pictures(waiting, hints, processor)
         loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
-        stack.callback(write_unknown_list, options, report, names.values())  # also what was found before Ctrl-C
+        if options.unknown_list:  # also what was found before Ctrl-C
+            stack.callback(write_names, Path(options.unknown_list), report.unknown, names.values(), options.overwrite)
         found = results_of(model, processor, loader, hints, options)
         for index, result, problem in tqdm(found, "tagging", len(waiting), unit=" pictures", disable=None):
             path = waiting[index]
@@ -409,19 +411,6 @@ def tag_folder(options: TagOptions) -> Report:
             write_records(output, [done[names[path]] for path in paths if names[path] in done], options, log)
             partial_of(output).unlink(missing_ok=True)
     return report
-
-
-def write_unknown_list(options: TagOptions, report: Report, names: Iterable[str]) -> None:
-    """The names of pictures whose character is unknown, a line each: those of this run, and of an earlier one that was
-    interrupted, which this one goes on with."""
-    if not options.unknown_list:
-        return
-    path = Path(options.unknown_list)
-    is_there = path.is_file() and not options.overwrite
-    listed = report.unknown | set(os.fsdecode(path.read_bytes()).split("\n") if is_there else ())
-    with whole_file(path) as unfinished:
-        unfinished.write_bytes(os.fsencode("".join(f"{name}\n" for name in names if name in listed)))
-    print(f"Their names: {path}")
 
 
 def is_text(name: str) -> bool:

@@ -50,7 +50,7 @@ def fit_character_statistics(
         label_maps: the model's label for each character of the two splits; None if they are the same.
 
     Raises:
-        ValueError: fewer than two characters have two pictures.
+        ValueError: fewer than two characters have two pictures, or the model makes no numbers of them.
     """
     config = accelerator.unwrap_model(model).config
     options = {"config": config, "tags": processor.tag_names, "training": False}
@@ -71,6 +71,8 @@ def fit_character_statistics(
         return statistics
     asked = np.random.default_rng(0).permutation(len(validation))[:MAX_ASKED]
     found = list(passes(validation.select(np.sort(asked)), label_maps[1], "calibration"))
+    if not any(len(batch["labels"]) for batch in found):
+        return statistics
     columns = {name: torch.cat([batch[name] for batch in found]) for name in ("labels", "logits")}
     columns["z"] = statistics.axes(torch.cat([batch["picture_embedding"] for batch in found]))
     return replace(statistics, calibration=calibrate(statistics, *sums.lessons(statistics), **columns))
@@ -145,6 +147,10 @@ class CharacterSums:
                 "Character statistics need pictures of two characters, two of each at least; found "
                 f"{int(counts.sum())} pictures of {int((counts > 0).sum())} characters that the model knows."
             )
+        if not self.squares.isfinite().all():
+            raise ValueError(
+                "Character statistics need pictures as numbers; this model makes NaN or infinity of some."
+            )
         is_there = counts > 0
         means = self.sums / counts.clamp(min=1)[:, None]  # [C, E]
         within = self.squares - (means * counts[:, None]).T @ means
@@ -154,9 +160,8 @@ class CharacterSums:
         within = shrunk(within / scales / scales[:, None] / (counts.sum() - is_there.sum()), WITHIN_SHRINKAGE)
         mean = means[is_there].mean(dim=0)
         values, vectors = torch.linalg.eigh(within)
-        whitening = (
-            vectors / values.clamp(min=1e-6).sqrt() / scales[:, None]
-        )  # x @ whitening has the covariance 1 within a character
+        # x @ whitening has the covariance 1 within a character.
+        whitening = vectors / values.clamp(min=1e-6).sqrt() / scales[:, None]
         between = shrunk(((means - mean) @ whitening)[is_there].T.cov(correction=0), BETWEEN_SHRINKAGE)
         spread, rotation = torch.linalg.eigh(between)
         projection = (whitening @ rotation.flip(1)).float()

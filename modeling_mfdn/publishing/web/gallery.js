@@ -7,19 +7,31 @@ const SIZES = { F16: 2, F32: 4, I32: 4, I64: 8, U8: 1 };
 export class Gallery {
   constructor(axes) {
     this.axes = axes;
+    this.known = new Map(); // count → terms
     this.characters = new Map(); // name → { mean: Float32Array, count, thumbnail: Uint8Array }
+  }
+
+  // What the likeness to a character of `count` pictures needs and no picture changes.
+  terms(count) {
+    if (!this.known.has(count)) {
+      const shrunk = this.axes.spread.map((spread) => (count * spread) / (count * spread + 1));
+      const variance = this.axes.spread.map((spread) => 1 + spread / (count * spread + 1));
+      const offset = this.axes.spread.reduce((sum, spread, i) => sum + Math.log(1 + spread) - Math.log(variance[i]), 0);
+      this.known.set(count, { shrunk, variance, offset });
+    }
+    return this.known.get(count);
   }
 
   // How much likelier z is of a character of whom `count` pictures with this mean are known than of an unknown one, in
   // logarithms.
   likeness(z, mean, count) {
-    let sum = 0;
-    this.axes.spread.forEach((spread, i) => {
-      const shrunk = (count * spread) / (count * spread + 1);
-      const variance = 1 + spread / (count * spread + 1);
-      const known = (z[i] - shrunk * mean[i]) ** 2 / variance + Math.log(variance);
-      sum += z[i] ** 2 / (1 + spread) + Math.log(1 + spread) - known;
-    });
+    const { shrunk, variance, offset } = this.terms(count);
+    const { spread } = this.axes;
+    let sum = offset;
+    for (let i = 0; i < z.length; i += 1) {
+      const away = z[i] - shrunk[i] * mean[i];
+      sum += (z[i] * z[i]) / (1 + spread[i]) - (away * away) / variance[i];
+    }
     return sum / 2;
   }
 
@@ -122,14 +134,14 @@ function readTensors(buffer) {
   const start = 8 + Number(view.getBigUint64(0, true));
   const { __metadata__: metadata, ...entries } = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8)));
   const read = {
-    F16: (place) => fromHalf(view.getUint16(place, true)),
-    F32: (place) => view.getFloat32(place, true),
-    I32: (place) => view.getInt32(place, true),
-    I64: (place) => Number(view.getBigInt64(place, true)),
-    U8: (place) => view.getUint8(place),
+    F16: (bytes) => Float32Array.from(new Uint16Array(bytes), fromHalf),
+    F32: (bytes) => new Float32Array(bytes),
+    I32: (bytes) => new Int32Array(bytes),
+    I64: (bytes) => Array.from(new BigInt64Array(bytes), Number),
+    U8: (bytes) => new Uint8Array(bytes),
   };
-  const tensors = Object.fromEntries(Object.entries(entries).map(([name, { dtype, data_offsets: [from, to] }]) => [
-    name, Array.from({ length: (to - from) / SIZES[dtype] }, (_, i) => read[dtype](start + from + i * SIZES[dtype]))]));
+  const tensors = Object.fromEntries(Object.entries(entries).map(([name, { dtype, data_offsets: [from, to] }]) =>
+    [name, read[dtype](buffer.slice(start + from, start + to))]));
   return { metadata, tensors };
 }
 
