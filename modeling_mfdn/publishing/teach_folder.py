@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification
 from .. import MFDNProcessor
 from ..configuration_mfdn import IGNORE_INDEX
 from ..data.dataset import load_split, read_characters, rows_of
-from ..gallery_mfdn import GALLERY_FILE, CharacterGallery, check_name
+from ..gallery_mfdn import GALLERY_FILE, GALLERY_FORMAT, CharacterGallery, check_name, read_file
 from ..pipeline_mfdn import draw_thumbnail
 from ..training.character_statistics import fit_character_statistics
 from ..training.files import check_replaceable, public_name, replace_folder
@@ -58,7 +58,9 @@ def teach_folder(options: TeachOptions) -> int:
     output, writes_file = Path(options.output), options.output.endswith(".safetensors")
     in_place = not writes_file and Path(options.model).is_dir() and output.resolve() == Path(options.model).resolve()
     check_options(options, in_place)
-    if not in_place and not writes_file:
+    if writes_file:
+        check_gallery_file(output, options)
+    elif not in_place:
         check_replaceable(output.resolve(), MARKER, options.overwrite)
     lessons = find_lessons(Path(options.folder)) if options.folder is not None else {}
     model = AutoModelForImageClassification.from_pretrained(check_model_name(options.model)).eval()
@@ -104,6 +106,21 @@ def check_options(options: TeachOptions, in_place: bool) -> None:
         )
     if options.statistics is not None and options.output.endswith(".safetensors"):
         raise ValueError("--statistics belong to a model: --output must be a folder, for the model with them.")
+
+
+def check_gallery_file(output: Path, options: TeachOptions) -> None:
+    """Raises FileExistsError where a gallery would be lost, or anything else: weights have the same ending."""
+    if not output.exists():
+        return
+    try:
+        read_file(output, GALLERY_FORMAT, "gallery")
+    except ValueError as error:
+        raise FileExistsError(f"{output} is there already and no gallery, so it is never replaced.") from error
+    if not options.overwrite and output.resolve() not in {Path(file).resolve() for file in options.gallery}:
+        raise FileExistsError(
+            f"{output} is there already: --gallery {output} adds to it, --overwrite replaces it; or pass another "
+            "--output."
+        )
 
 
 def find_lessons(source: Path) -> dict[str, list[Path]]:

@@ -1,6 +1,6 @@
-"""The picture of the page in the README: what it says of a picture, and what it says after a hint.
+"""The picture of the page in the README: a character that it does not know, and what it says once it was taught.
 
-python tests/benchmarks/draw_web_page.py --site site --picture PICTURE --hint white_bow --output web_page.png
+python tests/benchmarks/draw_web_page.py --site SITE --picture PICTURE --lessons FOLDER --name NAME --output FILE.png
 """
 
 import argparse
@@ -20,24 +20,27 @@ from modeling_mfdn.publishing.web_page import page_server  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("site", "picture", "hint", "output"):
+    for name in ("site", "picture", "lessons", "name", "output"):
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
     with page_server(Path(args.site), 0) as server, sync_playwright() as driver:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page = browser.new_page(viewport={"width": 1000, "height": 1130})
         page.goto(f"http://127.0.0.1:{server.server_port}/")
         expect(page.locator("#status")).to_have_text("Ready.", timeout=60_000)
         page.set_input_files("#file", args.picture)
         expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+        lessons = sorted(map(str, Path(args.lessons).iterdir()))
+        page.set_input_files("#lesson-files", lessons)
+        expect(page.locator("#lesson-pictures li")).to_have_count(len(lessons), timeout=60_000)
+        expect(page.locator("#teach-status")).to_have_text("")
+        page.fill("#name", args.name)
+        page.locator("#name").blur()
+        page.evaluate("scrollTo(0, 0)")
         shots = [page.screenshot(), None]
-        page.fill("#hint", args.hint)
-        page.keyboard.press("Enter")
-        expect(page.locator("#hints li")).to_have_count(1)
-        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-        expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
-        page.locator("#hint").blur()
+        page.click("#teach")
+        expect(page.locator("#taught li")).to_have_count(1)
         shots[1] = page.locator("#results").screenshot()
         browser.close()
         server.shutdown()
@@ -46,7 +49,7 @@ def main() -> None:
     whole = Image.new("RGB", (before.width + after.width + 20, before.height), before.getpixel((0, 0)))
     whole.paste(before, (0, 0))
     whole.paste(after, (before.width, 125))
-    whole.save(args.output, optimize=True)
+    whole.quantize(192).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,22 @@ def test_nothing_that_another_command_wrote_is_replaced(model, lessons, tmp_path
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
+def test_a_gallery_is_added_to_or_replaced_only_when_told_to_and_weights_never(model, lessons, tmp_path, capsys):
+    (tmp_path / "later").mkdir()
+    (lessons / "kiki").rename(tmp_path / "later" / "kiki")
+    argv = ["--model", model, "--output", tmp_path / "g.safetensors"]
+    assert teach(lessons, *argv) == 0 and teach(tmp_path / "later", *argv) == 2
+    assert "--gallery" in capsys.readouterr().err
+    assert teach(tmp_path / "later", *argv, "--gallery", tmp_path / "g.safetensors") == 0
+    gallery = MFDNProcessor.from_pretrained(model).gallery
+    assert gallery.load(tmp_path / "g.safetensors") == ["ponyo", "kiki"]
+    assert teach(tmp_path / "later", *argv, "--overwrite") == 0
+    assert MFDNProcessor.from_pretrained(model).gallery.load(tmp_path / "g.safetensors") == ["kiki"]
+    before = (model / "model.safetensors").read_bytes()
+    assert teach(lessons, "--model", model, "--output", model / "model.safetensors", "--overwrite") == 2
+    assert (model / "model.safetensors").read_bytes() == before
+
+
 def test_the_gallery_of_another_model_is_refused_by_tag(
     model, lessons, asked, tiny_model, tiny_processor, tmp_path, capsys
 ):
