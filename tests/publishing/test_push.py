@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from character_factory import give_statistics, picture_of
 from dump_factory import write_dump
 from hub_server import running_hub
 from safetensors.torch import load_file, save_file
@@ -138,6 +139,48 @@ print(json.dumps({**logits, "best": best, "classified": classified, "handler": a
     difference = [new - old for new, old in zip(found["new"], found["old"], strict=True)]
     torch.testing.assert_close(difference, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0], atol=1e-4, rtol=0)
     assert found["best"] == found["classified"] == found["handler"] == "holo"
+
+
+@pytest.mark.slow
+def test_what_was_taught_travels_over_the_hub_and_what_was_forgotten_leaves_it(
+    hub, run_child, model_folder, tiny_model, tiny_processor, tmp_path
+):
+    give_statistics(tiny_model, tiny_processor)
+    with torch.no_grad():
+        outputs = tiny_model(**tiny_processor(images=[picture_of(9, number) for number in range(5)]))
+    tiny_processor.teach("kiki", outputs.picture_embedding)
+    tiny_processor.save_pretrained(model_folder)
+    picture_of(9, 50).save(tmp_path / "asked.png")
+    push = ["model", str(model_folder), "tester/taught"]
+    code = """
+import sys
+from transformers import pipeline
+tagger = pipeline("character-tagging", model="tester/taught", trust_remote_code=True, device="cpu")
+print("KNOWS", tagger.processor.gallery.names, tagger(sys.argv[1])["characters"][0]["label"])
+"""
+    run_child(PUBLISH, *push, ours=True)
+    assert "KNOWS ['kiki'] kiki" in run_child(code, str(tmp_path / "asked.png"))
+    offline = "import os; os.environ['HF_HUB_OFFLINE'] = '1'\n" + code
+    assert "KNOWS ['kiki'] kiki" in run_child(offline, str(tmp_path / "asked.png"))
+    tiny_processor.gallery.forget("kiki")
+    tiny_processor.save_pretrained(model_folder)
+    run_child(PUBLISH, *push, ours=True)
+    assert "gallery.safetensors" not in hub.files("tester/taught")
+    assert "KNOWS [] " in run_child(code, str(tmp_path / "asked.png"))
+    assert "KNOWS [] " in run_child(offline, str(tmp_path / "asked.png"))
+
+
+@pytest.mark.slow
+def test_a_processor_that_is_pushed_alone_takes_all_its_files_along(hub, run_child, model_folder):
+    code = """
+import sys
+from modeling_mfdn import MFDNProcessor
+processor = MFDNProcessor.from_pretrained(sys.argv[1])
+processor.save_pretrained(sys.argv[2], push_to_hub=True, repo_id="tester/processor")
+"""
+    run_child(code, str(model_folder), str(model_folder.with_name("again")), ours=True)
+    found = set(hub.files("tester/processor"))
+    assert {"processor_config.json", "preprocessor_config.json", "tokenizer.json", "gallery_mfdn.py"} <= found
 
 
 @pytest.mark.slow
