@@ -159,7 +159,7 @@ class ScriptArguments:
         metadata={
             "help": "show this share of the training pictures with red, green and blue exchanged, as characters of "
             "their own, who are forgotten at the end: more characters to learn from teach the model to learn new ones "
-            "(mfdn teach), at some cost to those it knows; try 0.5"
+            "(mfdn teach), if it has learnt those it has; try 0.5"
         },
     )
     leave_out_characters: float = field(
