@@ -91,24 +91,23 @@ def build_parser() -> argparse.ArgumentParser:
 def label_map(
     data_characters: Sequence[str], model_characters: Sequence[str], allow_unknown: bool = False
 ) -> list[int] | None:
-    """Label of the model for each character of the data set, -1 for an unknown one; None when both have the same names
-    in the same order.
+    """See [`map_labels`].
 
     Raises:
         ValueError: the data set has characters that the model does not know, unless that is allowed.
     """
-    if list(data_characters) == list(model_characters):
-        return None
-    labels = {name: label for label, name in enumerate(model_characters)}
-    unknown = [name for name in data_characters if name not in labels]
+    from modeling_mfdn.data.dataset import map_labels
+
+    known = set(model_characters)
+    unknown = [name for name in data_characters if name not in known]
     if unknown and not allow_unknown:
         raise ValueError(
-            f"The model knows {len(labels)} characters and the data set has {len(data_characters)}, of which the "
+            f"The model knows {len(known)} characters and the data set has {len(data_characters)}, of which the "
             f"model does not know {len(unknown)}, {unknown[0]!r} for example. Needed: a data set whose characters the "
             "model was trained on. Evaluate on the data set it was trained with, or train it on this one; --unseen "
             "asks how it meets those that it does not know."
         )
-    return [labels.get(name, -1) for name in data_characters]
+    return map_labels(data_characters, model_characters)
 
 
 def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
@@ -249,8 +248,8 @@ def main(argv: list[str] | None = None) -> dict:
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
     reducers = [Predictions()] if args.predictions is not None else []
     reducers += [Hints(config)] if args.hints else []
-    queries = CharacterQueries(processor, HINTS if config.modality == "image+tags" else ())
-    reducers += [queries] if args.unseen else []
+    hints = HINTS if config.modality == "image+tags" else ()
+    reducers += [CharacterQueries(processor, hints)] if args.unseen else []
     reducers += [Confidence(processor.temperature)] if args.errors else []
     reducers += [Calibrator()] if args.calibrate else []
     results = {
@@ -273,11 +272,11 @@ def main(argv: list[str] | None = None) -> dict:
     )
     predictions = results.pop("predictions", None)
     if args.unseen:
-        unseen_queries = CharacterQueries(processor, queries.hints)
+        unseen_queries = CharacterQueries(processor, hints)
         collator = MFDNCollator(config, tags, False, processor.image_processor, tag_order)
         loader = DataLoader(strangers, batch_size=args.batch_size, collate_fn=collator, num_workers=args.num_workers)
         loader = accelerator.prepare_data_loader(loader)
-        options = {"hints": queries.hints, "max_bad_share": args.max_bad_share}
+        options = {"hints": hints, "max_bad_share": args.max_bad_share}
         for found in predict_split(model, loader, accelerator, **options):
             unseen_queries.add(found)
         results |= judge_unseen(results.pop("queries"), unseen_queries.compute(), processor)

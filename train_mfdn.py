@@ -15,13 +15,14 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, pipeline, set_seed
 
 from modeling_mfdn import Label2LabelConfig, Label2LabelModel, MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel
-from modeling_mfdn.configuration_mfdn import IGNORE_INDEX, MODALITIES
+from modeling_mfdn.configuration_mfdn import MODALITIES
 from modeling_mfdn.data.collator import COLOR_JITTER, CROP_SHARE, EXCHANGES, MFDNCollator
 from modeling_mfdn.data.dataset import (
     BROKEN,
     describe_dataset,
     is_left_out,
     load_split,
+    map_labels,
     read_characters,
     read_tag_vocabulary,
     rows_of,
@@ -488,8 +489,7 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
         print(f"--rate_width: a learning rate of {args.learning_rate:.3g} for a width of {model.config.hidden_size}.")
     collate = {"config": model.config, "tags": tags, "seed": args.seed, "tag_order": script.tag_order}
     collate["image_processor"] = processor.image_processor
-    labels = {name: label for label, name in enumerate(characters)}
-    collate["label_map"] = None if characters == names else [labels.get(name, IGNORE_INDEX) for name in names]
+    collate["label_map"] = map_labels(names, characters)
     # A trunk may hold what only its own answer reads, and so no gradient reaches.
     if model.config.trunk_config is not None or args.freeze_trunk:
         args.ddp_find_unused_parameters = True

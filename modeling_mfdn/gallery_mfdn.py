@@ -319,6 +319,13 @@ class CharacterGallery:
         }
         save_whole({name: tensor.clone() for name, tensor in tensors.items()}, file, metadata)
 
+    def save_in(self, folder: str | os.PathLike) -> None:
+        """[`save`] beside a model; without characters the file that was there goes, for they were forgotten."""
+        if self.rows:
+            self.save(Path(folder, GALLERY_FILE))
+        else:
+            Path(folder, GALLERY_FILE).unlink(missing_ok=True)
+
     def load(self, file: str | os.PathLike) -> list[str]:
         """Add the characters of a gallery file; one whose name is there takes the pictures of both. Returns the names.
 

@@ -104,16 +104,12 @@ class MFDNPipeline(Pipeline):
             given_tags = [tokens]
         return self.processor.post_process(outputs, given_tags=given_tags, **parameters)[0]
 
-    def embed(self, pictures: Any, batch_size: int = 32) -> torch.Tensor:
-        """The `picture_embedding` [n, E] of a picture or several, without any tag.
+    @torch.inference_mode()
+    def _embed(self, pictures: Any, batch_size: int) -> tuple[torch.Tensor, bytes]:
+        """`picture_embedding` [n, E] of a picture or several, without any tag; and a thumbnail of the first.
 
         Raises ValueError: there is none, or one cannot be read.
         """
-        return self._embed(pictures, batch_size)[0]
-
-    @torch.inference_mode()
-    def _embed(self, pictures: Any, batch_size: int) -> tuple[torch.Tensor, bytes]:
-        """`embed`, and a thumbnail of the first picture."""
         pictures = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
         if not pictures:
             raise ValueError("Expected at least one picture, got an empty list.")

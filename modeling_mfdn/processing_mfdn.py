@@ -513,10 +513,7 @@ class MFDNProcessor(ProcessorMixin):
         self.image_processor.save_pretrained(save_directory)
         if self.gallery is not None:
             self.gallery.statistics.save(Path(save_directory, STATISTICS_FILE))
-            if self.gallery.names:
-                self.gallery.save(Path(save_directory, GALLERY_FILE))
-            else:  # all that it was taught before is forgotten
-                Path(save_directory, GALLERY_FILE).unlink(missing_ok=True)
+            self.gallery.save_in(save_directory)
         if push_to_hub:  # here, because `super` would upload only what it wrote itself
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return written

@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from datasets import Dataset, Image, IterableDataset, load_dataset
@@ -12,6 +12,8 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image as PILImage
+
+from ..configuration_mfdn import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +126,15 @@ def is_left_out(name: str, share: float, fold: int = 0) -> bool:
     set and every month. Other folds leave out others; those below 1 / share have no character in common."""
     position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
     return (position - fold * share) % 1 < share
+
+
+def map_labels(data_characters: Sequence[str], model_characters: Sequence[str]) -> list[int] | None:
+    """The model's label for each character of a data set, `IGNORE_INDEX` for one that it does not know; None when both
+    have the same names in the same order."""
+    if list(data_characters) == list(model_characters):
+        return None
+    labels = {name: label for label, name in enumerate(model_characters)}
+    return [labels.get(name, IGNORE_INDEX) for name in data_characters]
 
 
 def rows_of(rows: Dataset, characters: Collection[str]) -> Dataset:

@@ -19,6 +19,7 @@ SHOTS = (1, 2, 5, 10)
 HINTS = (1, 2, 4)  # true tags given with a picture that is asked
 NUM_DRAWS = 20
 CURVE_POINTS = 51
+MEASURES = ("auroc", "fpr95", "oscr")
 MAX_GROUPED = 10_000  # pictures: of each pair a number is kept
 
 
@@ -77,14 +78,12 @@ def judge_unseen(
     """
     hints = [number for number in known if number and number in unseen]
 
-    def refused(number: int) -> dict:
-        mine = known[number]
-        return open_set(
-            mine["trained"].numpy(), (mine["label"] == mine["labels"]).numpy(), unseen[number]["trained"].numpy()
-        )
-
-    found = refused(0)
-    found["hints"] = {str(number): {name: refused(number)[name] for name in MEASURES} for number in hints}
+    refused = {}
+    for number in (0, *hints):
+        mine, theirs = known[number], unseen[number]["trained"].numpy()
+        refused[number] = open_set(mine["trained"].numpy(), (mine["label"] == mine["labels"]).numpy(), theirs)
+    found = refused[0]
+    found["hints"] = {str(number): {name: refused[number][name] for name in MEASURES} for number in hints}
     grouped = torch.randperm(len(unseen[0]["labels"]), generator=torch.Generator().manual_seed(0))[:MAX_GROUPED]
     groups = group_pictures(unseen[0]["z"][grouped], processor.known_gallery().statistics)
     found["adjusted_rand_index"] = float(adjusted_rand_score(unseen[0]["labels"][grouped].numpy(), groups.numpy()))
@@ -96,9 +95,6 @@ def judge_unseen(
             for shots, by_hints in lessons.items()
         },
     }
-
-
-MEASURES = ("auroc", "fpr95", "oscr")
 
 
 def open_set(known: np.ndarray, hits: np.ndarray, unseen: np.ndarray) -> dict:

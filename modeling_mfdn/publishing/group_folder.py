@@ -4,24 +4,21 @@
 import json
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
 from ..evaluation.open_set import MAX_GROUPED, group_pictures
 from ..gallery_mfdn import CharacterGallery
 from ..image_processing_mfdn import load_rgb
 from ..training.files import check_replaceable, replace_folder
-from ..training.terminal import check_device, check_model_name, printable
-from .tag_folder import UNKNOWN_THRESHOLD, Pictures, best_device, collate, find_pictures
+from .picture_folder import Looking, find_pictures, load_model, show_problems
+from .tag_folder import UNKNOWN_THRESHOLD
 
 MARKER = "groups.json"  # of a folder that this command wrote
 THUMBNAIL = 160  # pixels of the longer side
@@ -59,13 +56,10 @@ def group_folder(options: GroupOptions) -> int:
     output, folder = Path(options.output).absolute(), Path(options.folder)
     check_replaceable(output, MARKER, options.overwrite)
     paths, _, _ = find_pictures(folder, not options.not_recursive)
-    model = AutoModelForImageClassification.from_pretrained(check_model_name(options.model)).eval()
-    processor = MFDNProcessor.from_pretrained(options.model)
-    processor.check_gallery(model)
+    model, processor = load_model(options)
     gallery = processor.known_gallery()
     if options.gallery:
         gallery.load(options.gallery)
-    model.to(check_device(options.device or best_device()))
     names, z, problems = unknown_pictures(model, processor, paths, folder, options)
     print(f"{len(paths):,} pictures, {len(names):,} of them of characters that the model does not know")
     if len(names) > MAX_GROUPED:
@@ -79,41 +73,25 @@ def group_folder(options: GroupOptions) -> int:
     grouped = sum(len(group["pictures"]) for group in groups)
     print(f"{len(groups):,} groups of {options.min_size} and more, {grouped:,} pictures; the others stand alone.")
     print(f"Open {options.output}/index.html, name those that you know, and teach them.")
-    for problem in problems:
-        print(f"not done: {printable(' '.join(problem.split()))}", file=sys.stderr)
+    show_problems(problems)
     return int(bool(problems))
 
 
-@torch.inference_mode()
 def unknown_pictures(
     model, processor: MFDNProcessor, paths: list[Path], folder: Path, options: GroupOptions
 ) -> tuple[list[str], torch.Tensor, list[str]]:
     """Names of the pictures that are unknown, by their place in the folder; z [n, Z] of these; and what could not be
     read."""
-    loader = DataLoader(
-        Pictures(paths, [[]] * len(paths), processor),
-        options.batch_size,
-        collate_fn=collate,
-        num_workers=options.num_workers,
-    )
-    names, found, problems = [], [torch.zeros(0, len(processor.known_gallery().statistics.spread))], []
-    with tqdm(total=len(paths), desc="looking", unit=" pictures", disable=None) as bar:
-        for items in loader:
-            bar.update(len(items["indices"]) + len(items["problems"]))
-            problems += [f"{paths[index]}: {problem}" for index, problem in items["problems"].items()]
-            if not items["indices"]:
-                continue
-            pixel_values = items["batch"]["pixel_values"].to(model.device, model.dtype)
-            outputs = model(pixel_values=pixel_values, return_tag_logits=False)
-            _, _, unknown = processor.rank_characters(outputs.logits, outputs.picture_embedding)
-            is_unknown = (unknown > options.unknown_threshold).cpu()
-            names += [
-                paths[index].relative_to(folder).as_posix()
-                for index, counts in zip(items["indices"], is_unknown.tolist(), strict=True)
-                if counts
-            ]
-            found.append(processor.known_gallery().statistics.axes(outputs.picture_embedding).cpu()[is_unknown])
-    return names, torch.cat(found), problems
+    statistics = processor.known_gallery().statistics
+    names, found = [], [torch.zeros(0, len(statistics.spread))]
+    looking = Looking(model, processor, paths, options, "looking")
+    for indices, _, outputs in looking:
+        _, _, unknown = processor.rank_characters(outputs.logits, outputs.picture_embedding)
+        is_unknown = (unknown > options.unknown_threshold).tolist()
+        chosen = [paths[index] for index, counts in zip(indices, is_unknown, strict=True) if counts]
+        names += [path.relative_to(folder).as_posix() for path in chosen]
+        found.append(statistics.axes(outputs.picture_embedding)[is_unknown].cpu())
+    return names, torch.cat(found), looking.problems
 
 
 def describe_groups(names: list[str], z: torch.Tensor, processor: MFDNProcessor, min_size: int) -> list[dict]:

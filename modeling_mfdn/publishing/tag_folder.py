@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
 from ..training.files import claim, whole_file
 from ..training.terminal import check_device, printable
+from .picture_folder import Pictures, best_device, collate, find_pictures
 from .tag_files import (
-    CAPTION_SUFFIXES,
     Caption,
     Wording,
     caption_paths,
@@ -33,7 +33,6 @@ from .tag_files import (
     write_names,
 )
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 FORMATS = {
     "txt": "PICTURE.txt, one line of tags, as for kohya",
     "hydrus": "PICTURE.EXT.txt, a tag a line, character:NAME",
@@ -92,64 +91,6 @@ class TagOptions:
     device: str | None = None
 
 
-class Pictures(Dataset):
-    """Pictures as model inputs; a broken one as the sentence that says why."""
-
-    def __init__(self, paths: list[Path], hints: list[list[str]], processor: MFDNProcessor):
-        self.paths, self.hints, self.processor = paths, hints, processor
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict:
-        try:
-            inputs = self.processor(images=[str(self.paths[index])], tags=[self.hints[index]])
-            return {"index": index, **{name: values[0] for name, values in inputs.items()}}
-        except (ValueError, OSError, TypeError) as error:
-            return {"index": index, "problem": str(error)}
-
-
-def collate(items: list[dict]) -> dict:
-    """The pictures that could be read as one batch; the others by index."""
-    good = [item for item in items if "problem" not in item]
-    batch = {name: torch.stack([item[name] for item in good]) for name in (good[0] if good else ()) if name != "index"}
-    problems = {item["index"]: item["problem"] for item in items if "problem" in item}
-    return {"batch": batch, "indices": [item["index"] for item in good], "problems": problems}
-
-
-def find_pictures(folder: Path, recursive: bool) -> tuple[list[Path], dict[Path, set[str]], Counter[str]]:
-    """Pictures in a folder, sorted; the names beside them that end like a caption, by folder; and what was left out,
-    by suffix or kind.
-
-    Raises FileNotFoundError when there are no pictures.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder of pictures, {folder} is none.")
-    paths, beside, left_out = [], {}, Counter()
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        parent = Path(parent)
-        left_out["linked folders"] += sum((parent / name).is_symlink() for name in folders)
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in CAPTION_SUFFIXES:
-                beside.setdefault(parent, set()).add(name)
-            elif suffix not in SUFFIXES:
-                left_out[suffix or "no suffix"] += 1
-            elif not (parent / name).is_file():
-                left_out["pipes, devices and broken links"] += 1
-            else:
-                paths.append(parent / name)
-        if not recursive:
-            break
-    if not paths:
-        raise FileNotFoundError(f"Expected pictures ({' '.join(SUFFIXES)}) in {folder}, found none.")
-    return sorted(paths), beside, +left_out
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list, options) -> Iterator[tuple]:
     """(index, result or None, problem) for every picture, in order of the batches."""
     most = 5 if processor.character_activation == "softmax" else MAX_CHARACTERS
@@ -194,10 +135,6 @@ def check_options(options: TagOptions) -> None:
         raise ValueError("--append keeps what is there, --overwrite does not: choose one.")
     if bad := [entry for entry in options.replace if "=" not in entry[1:]]:
         raise ValueError(f"--replace expects OLD=NEW, got {bad[0]!r}.")
-
-
-def best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def fingerprint(model, processor: MFDNProcessor, options: TagOptions) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -10,20 +9,16 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
 
 from .. import MFDNProcessor
-from ..configuration_mfdn import IGNORE_INDEX
-from ..data.dataset import load_split, read_characters, rows_of
+from ..data.dataset import load_split, map_labels, read_characters, rows_of
 from ..gallery_mfdn import GALLERY_FILE, GALLERY_FORMAT, CharacterGallery, check_name, read_file
 from ..pipeline_mfdn import draw_thumbnail
 from ..training.character_statistics import fit_character_statistics
 from ..training.files import check_replaceable, public_name, replace_folder
-from ..training.terminal import check_device, check_model_name, printable
+from ..training.terminal import printable
 from .cards import write_hub_files
-from .tag_folder import SUFFIXES, Pictures, best_device, collate, find_pictures
+from .picture_folder import SUFFIXES, Looking, find_pictures, load_model, show_problems
 
 MARKER = "processor_config.json"  # of a folder that holds a model
 
@@ -63,10 +58,7 @@ def teach_folder(options: TeachOptions) -> int:
     elif not in_place:
         check_replaceable(output.resolve(), MARKER, options.overwrite)
     lessons = find_lessons(Path(options.folder)) if options.folder is not None else {}
-    model = AutoModelForImageClassification.from_pretrained(check_model_name(options.model)).eval()
-    processor = MFDNProcessor.from_pretrained(options.model)
-    processor.check_gallery(model)
-    model.to(check_device(options.device or best_device()))
+    model, processor = load_model(options)
     if options.statistics is not None:
         fit_statistics(model, processor, options)
     gallery = processor.known_gallery()
@@ -81,7 +73,7 @@ def teach_folder(options: TeachOptions) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         gallery.save(output)
     elif in_place:
-        save_gallery(gallery, output)
+        gallery.save_in(output)
     else:
         with replace_folder(output, MARKER, options.overwrite) as unfinished:
             copy_model(model, processor, options.model, unfinished)
@@ -172,12 +164,11 @@ def read_names(file: Path) -> dict[str, list[Path]]:
 def fit_statistics(model, processor: MFDNProcessor, options: TeachOptions) -> None:
     """The model's statistics, fitted on a data set with characters that it knows."""
     names = [model.config.id2label[label] for label in range(model.config.num_labels)]
-    labels = {name: label for label, name in enumerate(names)}
     splits, maps = [], []
     for split in ("train", "validation"):
         rows = load_split(options.statistics, split, needs_tags=False)
-        maps.append([labels.get(name, IGNORE_INDEX) for name in read_characters(rows)])
-        splits.append(rows_of(rows, labels.keys()))
+        maps.append(map_labels(read_characters(rows), names))
+        splits.append(rows_of(rows, set(names)))
     if processor.gallery is not None and processor.gallery.names:
         print(f"{len(processor.gallery.names):,} characters that were taught in the old axes are not taken along.")
     statistics = fit_character_statistics(
@@ -196,24 +187,14 @@ def fit_statistics(model, processor: MFDNProcessor, options: TeachOptions) -> No
 def teach_all(model, processor: MFDNProcessor, lessons: dict[str, list[Path]], options: TeachOptions) -> list[str]:
     """Teach each character and print what the user should know. Returns what could not be done."""
     paths = [(name, path) for name, found in lessons.items() for path in found]
-    pictures = Pictures([path for _, path in paths], [[]] * len(paths), processor)
-    loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
-    found, thumbnails, problems = defaultdict(list), {}, []
-    with tqdm(total=len(paths), desc="teaching", unit=" pictures", disable=None) as bar:
-        for items in loader:
-            bar.update(len(items["indices"]) + len(items["problems"]))
-            for index, problem in items["problems"].items():
-                problems.append(f"{paths[index][1]}: {problem}")
-            if not items["indices"]:
-                continue
-            pixel_values = items["batch"]["pixel_values"]
-            with torch.inference_mode():
-                outputs = model(pixel_values=pixel_values.to(model.device, model.dtype), return_tag_logits=False)
-            for row, index in enumerate(items["indices"]):
-                name, path = paths[index]
-                found[name].append((path, outputs.picture_embedding[row].float().cpu()))
-                if name not in thumbnails and not options.no_thumbnails:
-                    thumbnails[name] = draw_thumbnail(pixel_values[row], processor.image_processor)
+    looking = Looking(model, processor, [path for _, path in paths], options, "teaching")
+    found, thumbnails, problems = defaultdict(list), {}, looking.problems
+    for indices, pixel_values, outputs in looking:
+        for row, index in enumerate(indices):
+            name, path = paths[index]
+            found[name].append((path, outputs.picture_embedding[row].float().cpu()))
+            if name not in thumbnails and not options.no_thumbnails:
+                thumbnails[name] = draw_thumbnail(pixel_values[row], processor.image_processor)
     for name in lessons:
         if name not in found:
             problems.append(f"{name}: expected pictures that can be read, found none; it is not taught.")
@@ -222,17 +203,8 @@ def teach_all(model, processor: MFDNProcessor, lessons: dict[str, list[Path]], o
         pictures = [path.name for path, _ in found[name]]
         for sentence in processor.teach(name, embeddings, thumbnails.get(name, b""), pictures):
             print(printable(sentence))
-    for problem in problems:
-        print(f"not done: {printable(' '.join(problem.split()))}", file=sys.stderr)
+    show_problems(problems)
     return problems
-
-
-def save_gallery(gallery: CharacterGallery, folder: Path) -> None:
-    """Beside the model that is there, whole or not at all."""
-    if gallery.names:
-        gallery.save(folder / GALLERY_FILE)
-    else:
-        (folder / GALLERY_FILE).unlink(missing_ok=True)
 
 
 def copy_model(model, processor: MFDNProcessor, source: str, folder: Path) -> None:
