@@ -12,5 +12,5 @@ def test_hundreds_of_damaged_dumps(capsys):
 
 @pytest.mark.slow
 def test_thousands_of_damaged_dumps(capsys):
-    outcomes = campaign(8_000, seed=2, seconds=120)
+    outcomes = campaign(5_000, seed=2, seconds=120)
     assert set(outcomes) == {"read", "refused"}, capsys.readouterr().out
