@@ -144,7 +144,7 @@ def unseen_rows(dataset: str, characters: Sequence[str]):
     strangers = [name for name in read_characters(splits[0]) if name not in known]
     if not strangers:
         raise ValueError(f"--unseen {dataset}: the model knows all its characters. Name a data set with others.")
-    return concatenate_datasets([rows_of(rows, strangers) for rows in splits])
+    return concatenate_datasets([rows_of(rows, set(strangers)) for rows in splits])
 
 
 def output_path(model: str, split: str, output: str | None) -> Path:
