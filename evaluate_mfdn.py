@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from modeling_mfdn.training.terminal import check_model_name, command_line, count, positive, score
 
 EXAMPLE = """example (one minute on a laptop, after `accelerate launch train_mfdn.py`):
@@ -112,8 +114,7 @@ def label_map(
 
 def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     """Tags of the data set that the model does not know: how many, and how often they occur."""
-    columns = rows.select_columns(["tags"]).with_format("arrow")[:]
-    counts = columns["tags"].combine_chunks().flatten().value_counts()
+    counts = pc.value_counts(pc.list_flatten(rows.column("tags")))
     known = set(tags)
     unknown = [int(entry["counts"]) for entry in counts.to_pylist() if entry["values"] not in known]
     return {"tags": len(unknown), "occurrences": sum(unknown)}
@@ -126,7 +127,7 @@ def count_training_images(dataset: str, characters: Sequence[str], allow_unknown
     rows = load_split(dataset, "train", needs_tags=False)
     names = read_characters(rows)
     labels = label_map(names, characters, allow_unknown) or range(len(names))
-    counts = Counter(labels[label] for label in rows["character"])
+    counts = Counter(labels[label] for label in rows.column("character").to_pylist())
     return [counts[label] for label in range(len(characters))]
 
 
@@ -135,16 +136,13 @@ def unseen_rows(dataset: str, characters: Sequence[str]):
 
     Raises ValueError: it knows them all.
     """
-    from datasets import concatenate_datasets
-
     from modeling_mfdn.data.dataset import load_split, read_characters, rows_of
 
-    splits = [load_split(dataset, split, needs_tags=False) for split in ("train", "validation", "test")]
-    known = set(characters)
-    strangers = [name for name in read_characters(splits[0]) if name not in known]
+    rows = load_split(dataset, "all", needs_tags=False)
+    strangers = set(read_characters(rows)) - set(characters)
     if not strangers:
         raise ValueError(f"--unseen {dataset}: the model knows all its characters. Name a data set with others.")
-    return concatenate_datasets([rows_of(rows, set(strangers)) for rows in splits])
+    return rows_of(rows, strangers)
 
 
 def output_path(model: str, split: str, output: str | None) -> Path:

@@ -207,6 +207,8 @@ OF_STOCK_TRAINER = {  # flags of transformers that nothing here would obey
     "bf16_full_eval": "validation runs in the precision of training",
     "batch_eval_metrics": "metrics are counted batch by batch anyway",
     "eval_accumulation_steps": "no prediction is kept on the device",
+    "dataloader_drop_last": "every post is seen once an epoch",
+    "train_sampling_strategy": "row groups of the Parquet files are shuffled, and mixed a few at a time",
 }
 
 

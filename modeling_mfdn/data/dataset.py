@@ -7,73 +7,75 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from datasets import Dataset, Image, IterableDataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Features, load_dataset_builder
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image as PILImage
 
 from ..configuration_mfdn import IGNORE_INDEX
+from .parquet_rows import ParquetRows
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "validation", "test")
 COLUMNS = ("post_id", "image", "character", "tags")
 REBUILD = "Build the data set again with --verify full, which drops such pictures."
 # Whatever a decoder says of a broken file; also a row without one, and a file that is gone.
 BROKEN = (OSError, ValueError, TypeError, KeyError, SyntaxError, MemoryError, PILImage.DecompressionBombError)
 
 
-def load_split(
-    dataset: str, split: str, streaming: bool = False, needs_tags: bool = True
-) -> Dataset | IterableDataset:
-    """Rows of one split with the columns `COLUMNS`; images stay encoded bytes, the collator decodes them.
+def load_split(dataset: str, split: str, needs_tags: bool = True) -> ParquetRows:
+    """Rows of one split with the columns `COLUMNS`, read from the Parquet files themselves: nothing is copied. Images
+    stay encoded bytes, the collator decodes them.
 
     Args:
-        dataset: folder written by `dataset_scripts.build_danmul`, or the id of such a data set on the Hub.
-        split: "train", "validation" or "test"; "share" is the part of "test" that another data set's test split has
-            too (Dan:share, Table III).
-        streaming: read row by row and never copy the data into the Arrow cache.
+        dataset: folder written by `dataset_scripts.build_danmul`, or the id of such a data set on the Hub, of which
+            what is needed is fetched when it is needed.
+        split: "train", "validation" or "test"; "all" of them that there are; "share" is the part of "test" that
+            another data set's test split has too (Dan:share, Table III).
         needs_tags: False where pictures alone are used: then a data set may be without the column `tags`.
 
     Raises:
         ValueError: no such data set or split, or a column is missing.
     """
     try:
-        rows = _load_rows(dataset, split, streaming)
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        rows = ParquetRows(find_files(dataset, split))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(
             f"Cannot read split {split!r} of data set {dataset!r}: {error} Needed: a folder written by "
-            "`python -m dataset_scripts.build_danmul`, or the id of one on the Hub."
+            "`python -m dataset_scripts.build_danmul`, or the id of one on the Hub. If a file is cut or damaged, "
+            "build it again with --overwrite."
         ) from error
-    except DatasetGenerationError as error:
-        raise ValueError(
-            f"Split {split!r} of data set {dataset!r} cannot be read: {error.__cause__ or error} Is a file cut or "
-            "damaged? Build it again with `python -m dataset_scripts.build_danmul --overwrite`."
-        ) from error
-    found = rows.column_names or []
-    columns = [column for column in COLUMNS if needs_tags or column != "tags" or column in found]
-    missing = [column for column in columns if column not in found]
+    columns = [column for column in COLUMNS if needs_tags or column != "tags" or column in rows.column_names]
+    missing = [column for column in columns if column not in rows.column_names]
     if missing:
         raise ValueError(
             f"Data set {dataset!r} needs the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing, found "
             f"{rows.column_names}. Build it with `python -m dataset_scripts.build_danmul`."
         )
-    # Decoding inside `datasets` is always at full size; the collator decodes at the size that it needs.
-    return rows.select_columns(columns).cast_column("image", Image(decode=False))
+    return rows.with_columns(columns)
 
 
-def _load_rows(dataset: str, split: str, streaming: bool) -> Dataset | IterableDataset:
-    """`load_dataset` of one split, also from a folder whose name `load_dataset` would take for a pattern."""
-    part, name = ("share", "test") if split == "share" else ("data", split)
-    if Path(dataset).is_dir() and glob.has_magic(str(Path(dataset).resolve())):
-        files = sorted(map(str, Path(dataset, part).glob(f"{name}-*.parquet")))
-        if not files:
-            raise FileNotFoundError(f"there is no {part}/{name}-*.parquet.")
-        escaped = {name: [glob.escape(file) for file in files]}
-        return load_dataset("parquet", data_files=escaped, split=name, streaming=streaming)
-    if split == "share":
-        return load_dataset(dataset, "share", split="test", streaming=streaming)
-    return load_dataset(dataset, split=split, streaming=streaming)
+def find_files(dataset: str, split: str) -> list[str]:
+    """The Parquet files of a split, as the card of the data set names them.
+
+    Raises ValueError, OSError: there is no such data set or split.
+    """
+    config, name = ("share", "test") if split == "share" else (None, split)
+    if Path(dataset).is_dir() and glob.has_magic(str(Path(dataset).resolve())):  # `datasets` takes it for a pattern
+        part = Path(dataset, config or "data")
+        files = {name: sorted(map(str, part.glob(f"{name}-*.parquet"))) for name in SPLITS}
+    else:
+        found = load_dataset_builder(dataset, config).config.data_files or {}
+        files = {name: list(map(str, paths)) for name, paths in found.items()}
+    files = {name: paths for name, paths in files.items() if paths}
+    if name == "all":
+        return [path for paths in files.values() for path in paths]
+    if name not in files:
+        raise ValueError(f"it has the splits {', '.join(files) or 'none'}.")
+    return files[name]
 
 
 def read_tag_vocabulary(dataset: str, needs_tags: bool = True) -> list[str]:
@@ -113,10 +115,10 @@ def describe_dataset(dataset: str) -> dict:
         return {}
 
 
-def read_characters(rows: Dataset | IterableDataset) -> list[str]:
-    """Names of the C characters, in the order of their labels."""
-    feature = rows.features["character"]
-    if not hasattr(feature, "names"):
+def read_characters(rows: ParquetRows) -> list[str]:
+    """Names of the C characters, in the order of their labels: they stand in the schema of the Parquet files."""
+    feature = Features.from_arrow_schema(rows.schema)["character"]
+    if not isinstance(feature, ClassLabel):
         raise ValueError(f"Column 'character' must be a ClassLabel with the names of the characters, found {feature}.")
     return list(feature.names)
 
@@ -137,12 +139,10 @@ def map_labels(data_characters: Sequence[str], model_characters: Sequence[str]) 
     return [labels.get(name, IGNORE_INDEX) for name in data_characters]
 
 
-def rows_of(rows: Dataset, characters: Collection[str]) -> Dataset:
+def rows_of(rows: ParquetRows, characters: Collection[str]) -> ParquetRows:
     """The rows of these characters; the others may be unknown to a model."""
-    wanted = [name in characters for name in read_characters(rows)]
-    if all(wanted):
-        return rows
-    return rows.select([row for row, label in enumerate(rows["character"][:]) if wanted[label]])
+    wanted = np.array([name in characters for name in read_characters(rows)])
+    return rows if wanted.all() else rows.select(np.flatnonzero(wanted[rows.column("character").to_numpy()]))
 
 
 def check_bad_share(num_broken: int, num_pictures: int, max_bad_share: float) -> None:

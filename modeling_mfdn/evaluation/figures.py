@@ -10,9 +10,10 @@ from PIL import Image
 from ..image_processing_mfdn import load_rgb, pad_to_square
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..data.parquet_rows import ParquetRows
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e6e6e6"
 BLUE, RED, ORANGE, TEAL = "#2f6fb5", "#c8402f", "#d98a1f", "#2a8c82"
@@ -293,7 +294,7 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def draw_errors(errors: dict, rows: "Dataset", names: Sequence[str], folder: Path) -> None:
+def draw_errors(errors: dict, rows: "ParquetRows", names: Sequence[str], folder: Path) -> None:
     """Write long_tail.png and confused.png, and say so.
 
     Args:
@@ -302,7 +303,7 @@ def draw_errors(errors: dict, rows: "Dataset", names: Sequence[str], folder: Pat
     """
     long_tail_plot(errors["by_training_images"], folder / "long_tail.png")
     print(f"Accuracy by the number of training images: {folder / 'long_tail.png'}")
-    labels = list(rows["character"])
+    labels = rows.column("character").to_pylist()
     shown = {names[label] for label in labels}  # a model may name characters of which the split has no picture
     pairs = [pair for pair in errors["most_confused"] if set(pair["characters"]) <= shown][:MAX_PAIRS]
     if pairs:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
 from scipy.optimize import minimize
 from torch import nn
 from torch.utils.data import DataLoader
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..configuration_mfdn import IGNORE_INDEX
 from ..data.collator import MFDNCollator
+from ..data.parquet_rows import ParquetRows
 from ..gallery_mfdn import NUM_CANDIDATES, Calibration, CharacterGallery, CharacterStatistics
 from ..processing_mfdn import MFDNProcessor
 
@@ -31,8 +31,8 @@ WEIGHT_DECAY = 1e-3  # of the calibration: a few dozen pictures do not fit four 
 def fit_character_statistics(
     model: nn.Module,
     processor: MFDNProcessor,
-    train: Dataset,
-    validation: Dataset,
+    train: ParquetRows,
+    validation: ParquetRows,
     accelerator: Accelerator,
     *,
     label_maps: Sequence[Sequence[int] | None] = (None, None),
@@ -56,13 +56,13 @@ def fit_character_statistics(
     options = {"config": config, "tags": processor.tag_names, "training": False}
     options["image_processor"] = processor.image_processor
 
-    def passes(rows: Dataset, label_map, title: str) -> Iterator[dict[str, torch.Tensor]]:
-        rows = rows.remove_columns(sorted({"tags"} & set(rows.column_names)))
+    def passes(rows: ParquetRows, label_map, title: str) -> Iterator[dict[str, torch.Tensor]]:
+        rows = rows.with_columns([name for name in rows.column_names if name != "tags"])
         collator = MFDNCollator(label_map=label_map, **options)
         loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator, num_workers=num_workers)
         yield from embeddings(model, accelerator.prepare_data_loader(loader), accelerator, title)
 
-    first = first_of_each(train["character"][:], MAX_PICTURES)
+    first = first_of_each(train.column("character").to_pylist(), MAX_PICTURES)
     sums = CharacterSums(config.num_labels)
     for found in passes(train.select(first), label_maps[0], "character statistics"):
         sums.add(found["picture_embedding"], found["labels"])

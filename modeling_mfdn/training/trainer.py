@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -18,6 +19,7 @@ from ..configuration_mfdn import MFDNConfig
 from ..data.collator import MFDNCollator
 from ..data.dataset import check_bad_share
 from ..data.hidden_tags import hide_tags, step_generator
+from ..data.parquet_rows import ParquetRows, RowGroupBatches
 from ..modeling_mfdn import MFDNOutput
 from .finetuning import AveragedWeights, RestingTrunk, decayed_groups
 from .run_folder import UNFINISHED
@@ -125,14 +127,15 @@ class MFDNTrainingArguments(TrainingArguments):
 
 
 class EpochSetter(TrainerCallback):
-    """Tells the collator the epoch, which seeds its crops, flips, colours and drawn tags."""
+    """Tells the collator and the order of the rows the epoch, which seeds what is drawn of a post and its turn."""
 
     def __init__(self, collator: MFDNCollator):
-        self.collator = collator
+        self.listeners: list[MFDNCollator | RowGroupBatches] = [collator]
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # A resumed run begins within its epoch: 2.6 is epoch 2. A whole epoch may be stored as 2.9999999.
-        self.collator.set_epoch(int((state.epoch or 0.0) + 1e-6))
+        for listener in self.listeners:
+            listener.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 class FreshCounts(TrainerCallback):
@@ -171,7 +174,8 @@ class MFDNTrainer(Trainer):
         self.tag_aggregation = tag_aggregation
         if mask_scheduler is not None:
             self.add_callback(mask_scheduler)
-        self.add_callback(EpochSetter(self.data_collator))
+        self.epoch_setter = EpochSetter(self.data_collator)
+        self.add_callback(self.epoch_setter)
         self.add_callback(FreshCounts(self))
         self.averaged = AveragedWeights(self.model, self.args.ema_decay) if self.args.ema_decay else None
         if self.averaged is not None:
@@ -333,6 +337,36 @@ class MFDNTrainer(Trainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(str(folder), self.args.save_total_limit, best, use_mtime=True)
         self.accelerator.wait_for_everyone()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in the order of [`RowGroupBatches`]: each process reads its own row groups, and each row once.
+
+        A resumed run goes on behind what was seen without reading it: only the numbers of the rows are skipped.
+        """
+        if not isinstance(self.train_dataset, ParquetRows):
+            return super().get_train_dataloader()
+        args = self.args
+        batches = RowGroupBatches(
+            self.train_dataset,
+            self._train_batch_size,
+            args.seed if args.data_seed is None else args.data_seed,
+            args.process_index,
+            args.world_size,
+        )
+        self.epoch_setter.listeners[1:] = [batches]
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
+        )
+        # For one process, because the batches are this one's already.
+        return prepare_data_loader(loader, self.accelerator.device, num_processes=1, put_on_device=True)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Batches in the data set's order, without augmentation."""

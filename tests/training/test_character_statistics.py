@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from character_factory import draw, fitted_gallery, head, picture_of
 from datasets import ClassLabel, Dataset
 
+from modeling_mfdn.data.parquet_rows import ParquetRows
 from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.training.character_statistics import CharacterSums, first_of_each, fit_character_statistics
 
@@ -93,7 +94,7 @@ def test_of_each_character_as_many_rows_as_asked():
 
 
 @pytest.fixture
-def posts(characters):
+def posts(characters, tmp_path):
     """Six pictures of each of the model's characters, and of one that it does not know."""
     import io
 
@@ -103,7 +104,9 @@ def posts(characters):
             picture_of(character, number).save(content := io.BytesIO(), "PNG")
             post = {"post_id": len(rows), "image": {"bytes": content.getvalue(), "path": None}, "character": character}
             rows.append(post)
-    return Dataset.from_list(rows).cast_column("character", ClassLabel(names=[*characters, "stranger"]))
+    table = Dataset.from_list(rows).cast_column("character", ClassLabel(names=[*characters, "stranger"]))
+    table.to_parquet(tmp_path / "posts.parquet")
+    return ParquetRows([str(tmp_path / "posts.parquet")])
 
 
 def test_statistics_of_a_model_are_fitted_on_the_pictures_that_it_knows(tiny_model, tiny_processor, posts, characters):
