@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from tqdm import tqdm
 from upath import UPath
 
-from dataset_scripts.dump.check_images import image_problem
+from dataset_scripts.dump.check_images import check_image
 from dataset_scripts.dump.list_images import SUFFIXES, ImageFile
 from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.files import replace_folder
@@ -144,7 +144,7 @@ def dropped_thumbnail(folder: Path, post_id: int, source: UPath | None) -> tuple
     for suffix in SUFFIXES:
         path = source / "512px" / f"{post_id % 1000:04d}" / f"{post_id}{suffix}"
         if path.exists():
-            _, problem = image_problem(ImageFile(str(path)))
+            problem = check_image(ImageFile(str(path))).problem
             return (None, problem) if problem else (write_thumbnail(folder, post_id, path.read_bytes()), "damaged")
     return None, "not in 512px/NNNN/ of the dump"
 

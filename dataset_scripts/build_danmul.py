@@ -6,9 +6,12 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from operator import call
 
 import numpy as np
 from tqdm import tqdm
@@ -22,12 +25,24 @@ from dataset_scripts.dump.read_relations import read_relations
 from dataset_scripts.dump.records import BadLine, printable
 from dataset_scripts.folder.executors import EXECUTORS, open_executor, run
 from dataset_scripts.folder.files import is_local, move_into_place, refuse_existing, sibling, work_folder
-from dataset_scripts.folder.lists import read_record, record_build, recorded_options, split_ids, write_lists
-from dataset_scripts.folder.shards import expected_bytes, plan_shards, write_shard
-from dataset_scripts.folder.statistics import table_1, table_1_markdown
+from dataset_scripts.folder.lists import read_record, record_build, recorded_options, split_column, write_lists
+from dataset_scripts.folder.shards import plan_shards, write_shard
+from dataset_scripts.folder.statistics import draw_figures, table_1, table_1_markdown
 from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.rules.near_duplicates import (
+    DISTANCE,
+    MAX_DISTANCE,
+    Images,
+    OtherPosts,
+    copies,
+    describe_duplicates,
+    families_of,
+    find_near_train,
+    group_posts,
+    join_families,
+)
 from dataset_scripts.rules.posts_table import PostsTable, in_canonical_order
-from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES, missing_images, threshold_for
+from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES, missing_images, tf_idf_sums, threshold_for
 from dataset_scripts.rules.selection import (
     CHARACTER_SPELLING,
     TAG_SPELLING,
@@ -38,7 +53,13 @@ from dataset_scripts.rules.selection import (
     format_counts,
 )
 from dataset_scripts.rules.split_posts import SPLITS, Divided, assign_splits
-from dataset_scripts.rules.tag_relations import apply_aliases, apply_implications
+from dataset_scripts.rules.tag_relations import (
+    add_ratings,
+    apply_aliases,
+    apply_implications,
+    is_rating_tag,
+    resolve_aliases,
+)
 
 HELP = """Build the data set Dan:mul from a dump. Defaults are the rules of paper §III.A; every rule reports its count.
 
@@ -53,14 +74,14 @@ EXAMPLE = """examples:
 
 
 PAPER_TAGS = 25_404
-IMAGES_PER_TASK = 5_000
+IMAGES_PER_TASK = 250
 SHOWN_BAD_LINES = 5
 SHOWN_NAMES, SHOWN_CHARACTERS = 5, 60
 EXPECTED = {
     "tag": "small letters without spaces or controls, and no name of a special token such as [mask]",
     "character": "names without line breaks, controls or bytes that are no text",
 }
-REPLACED_BY_LIKE = ("min_posts", "emoticon_pattern", "min_tag_posts", "tfidf_threshold", "split")
+REPLACED_BY_LIKE = ("min_posts", "emoticon_pattern", "min_tag_posts", "tfidf_threshold", "split", "rating_tags")
 
 
 @command_line
@@ -89,6 +110,8 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     criteria = read_criteria(options)
 
     found = read(source, output, executor, options.format, options.images, options.max_bad_share, options.dry_run)
+    if options.split == "published" and options.duplicates == "group":
+        raise ValueError("--duplicates group makes a split of its own: leave --split published, or report the groups.")
     if options.split == "published" and not found.parsed.splits:
         raise ValueError(f"--split published expects a dump with a split, but {found.dump.format} has none: leave it.")
     relate(found.parsed, source, options.aliases, options.implications)
@@ -97,16 +120,20 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     selected = select(found, criteria, executor, None if options.dry_run else decode, options.strict)
     report(found, selected)
     refuse_nothing(selected, options.like)
+    if options.rating_tags or (criteria.like and any(is_rating_tag(tag) for tag in criteria.like.tags)):
+        add_rating_tags(selected, criteria)
     if options.dry_run:
         print("Dry run: no image was opened (readable_image is not in the table) and nothing was written.")
         return
 
     published = found.parsed.splits if options.split == "published" else None
-    divided = split(selected.posts, options.seed, bool(options.like), published)
+    divided = split(selected, options.seed, criteria, published)
+    print(describe_duplicates(divided.near.statistics))
 
     record = record_build(recorded_options(vars(options)), found.dump, found.parsed, found.listing, selected, divided)
     sizes = {"shard_bytes": options.shard_size_mb * 10**6, "short_side": options.image_size}
-    write(output, executor, found, selected, divided, record, options.seed, options.overwrite, **sizes)
+    implications = known_implications(source)
+    write(output, executor, found, selected, divided, implications, record, options.seed, options.overwrite, **sizes)
 
 
 # ---------------------------------------------------------------- 1. read
@@ -170,11 +197,28 @@ def keep_rejects(output: UPath, bad_lines: list[BadLine]) -> str:
 
 
 def relate(parsed: Parsed, source: UPath, aliases: bool, implications: bool) -> None:
-    """Rename tags by the dump's aliases and add what they imply, where asked for."""
+    """Join what parents link; rename tags by the dump's aliases and add what they imply, where asked for."""
+    parsed.posts.families = join_families(parsed.posts.post_ids, parsed.posts.families)
     if aliases:
-        parsed.posts = apply_aliases(parsed.posts, read_relations(source, "aliases"))
+        names = resolve_aliases(read_relations(source, "aliases"))
+        parsed.posts = apply_aliases(parsed.posts, names)
+        renamed = Counter()
+        for (character, series), number in parsed.series.items():
+            renamed[names.get(character, character), names.get(series, series)] += number
+        parsed.series = renamed
     if implications:
         parsed.posts = apply_implications(parsed.posts, read_relations(source, "implications"))
+
+
+def known_implications(source: UPath) -> list[tuple[str, str]]:
+    """The implications of the dump for `implications.json`, where it has some; nothing here depends on them."""
+    try:
+        return read_relations(source, "implications")
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        print(printable(f"The tag implications are not stored: {error}"), file=sys.stderr)
+        return []
 
 
 # ---------------------------------------------------------------- 2. select
@@ -195,6 +239,8 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
         options.min_tag_posts,
         options.tfidf_threshold,
         options.log_base,
+        options.duplicates,
+        options.duplicate_distance,
     )
     if options.like:
         parser = build_parser()
@@ -209,8 +255,12 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
             {row[column] for row in json.loads((folder / file).read_text(encoding="utf-8"))}
             for file, column in (("characters.json", "character"), ("tags.json", "tag"))
         )
-        post_ids = np.sort(np.concatenate([split_ids(folder, name) for name in SPLITS]))
-        criteria.like = Like(characters, tags, post_ids)
+        post_ids = np.sort(np.concatenate([split_column(folder, name, "post_id") for name in SPLITS]))
+        train_ids, hashes = (split_column(folder, "train", name) for name in ("post_id", "picture_hash"))
+        if len(hashes) < len(train_ids):
+            print(f"{folder} is of an older build, without picture hashes: copies of its posts are found by parents.")
+            hashes = np.zeros(len(train_ids), np.uint64)
+        criteria.like = Like(characters, tags, post_ids, OtherPosts(train_ids, train_ids, hashes))
     return criteria
 
 
@@ -230,45 +280,63 @@ def select(
         ValueError: `strict`, and an image is missing or broken.
     """
     posts, listing = found.parsed.posts, found.listing
-    checked_ids, checked_bytes, broken = np.array([], np.int64), np.array([], np.int64), {}
+    none = np.array([], np.int64)
+    images = Images(none, none, none, none.astype(np.uint64), {})
 
     def check(posts: PostsTable) -> np.ndarray:
-        nonlocal checked_ids, checked_bytes, broken
-        checked_ids, checked_bytes, broken = check_selected(posts, listing, bool(decode), executor)
-        return np.sort(np.concatenate([np.array([], np.int64), *broken.values()]))
+        nonlocal images
+        images = check_selected(posts, listing, bool(decode), executor)
+        return np.sort(np.concatenate([np.array([], np.int64), *images.broken.values()]))
+
+    def find_copies(posts: PostsTable) -> np.ndarray:
+        of_posts = images.of(posts.post_ids)
+        earlier = criteria.like.train.picture_hashes if criteria.like else None
+        return copies(
+            posts.post_ids,
+            posts.characters,
+            posts.file_hashes,
+            of_posts.picture_hashes,
+            of_posts.num_pixels,
+            of_posts.num_bytes,
+            criteria.duplicate_distance,
+            earlier,
+        )
 
     missing = missing_images(posts, listing.ids)
     num_other_tags = len(found.parsed.other_tags - set(posts.tag_names))
-    selection = Selection(posts, criteria, listing.ids, num_other_tags, None if decode is None else check)
+    if criteria.like:
+        criteria.like.train.families = families_of(criteria.like.train.post_ids, posts.post_ids, posts.families)
+    selection = Selection(
+        posts, criteria, listing.ids, num_other_tags, *((None, None) if decode is None else (check, find_copies))
+    )
     del posts
     found.parsed.posts = found.parsed.other_tags = None
     selection.apply_all()
 
-    problems = broken | {"missing": np.union1d(missing, broken.get("missing", missing))}
+    problems = images.broken | {"missing": np.union1d(missing, images.broken.get("missing", missing))}
     if strict:
         refuse_problems(problems)
     scores = dict(zip(selection.posts.tag_names, selection.scores.tolist(), strict=True))
     posts = in_canonical_order(selection.posts)
-    image_bytes = None if decode is None else checked_bytes[np.searchsorted(checked_ids, posts.post_ids)]
     num_conflicts = selection.num_conflicts + listing.num_conflicts
-    return Selected(posts, scores, selection.counts, selection.ladder, problems, num_conflicts, image_bytes)
+    of_posts = None if decode is None else images.of(posts.post_ids)
+    return Selected(posts, scores, selection.counts, selection.ladder, problems, num_conflicts, of_posts)
 
 
-def check_selected(
-    posts: PostsTable, listing: ImageListing, decode: bool, executor: Executor | None
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Sorted ids of the posts, the bytes of their images, and the ids of broken ones by reason."""
-    check = partial(check_images, decode=decode)
+def check_selected(posts: PostsTable, listing: ImageListing, decode: bool, executor: Executor | None) -> Images:
+    """What is known of the images of the posts, by rising post id."""
+    check = partial(check_images, decode=decode, hashes=True)
     post_ids = np.sort(posts.post_ids)
     parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
     results = run(check, (listing.files(part) for part in parts), executor)
-    sizes, reasons = [np.array([], np.int64)], []
-    for _, (part_sizes, part_reasons) in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
-        sizes.append(part_sizes)
-        reasons += part_reasons
-    reasons = np.array(reasons, object)
-    broken = {reason: post_ids[reasons == reason] for reason in sorted(set(reasons) - {""})}
-    return post_ids, np.concatenate(sizes), broken
+    checked: list[tuple] = []
+    for _, images in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
+        checked += images
+    num_bytes, problems, num_pixels, hashes = zip(*checked, strict=True) if checked else ((), (), (), ())
+    reasons = np.array(problems, object)
+    broken = {reason: post_ids[reasons == reason] for reason in sorted(set(problems) - {""})}
+    columns = np.array(num_bytes, np.int64), np.array(num_pixels, np.int64), np.array(hashes, np.uint64)
+    return Images(post_ids, *columns, broken)
 
 
 def refuse_problems(problems: dict[str, np.ndarray]) -> None:
@@ -294,6 +362,13 @@ def refuse_nothing(selected: Selected, like: str | None) -> None:
         "Expected characters with --min_posts posts or more, but the rules above left no post: lower --min_posts, or "
         "check that images and metadata come from the same dump."
     )
+
+
+def add_rating_tags(selected: Selected, criteria: Criteria) -> None:
+    """--rating_tags. After the rules: Eq. 1 drops what nearly every post has."""
+    posts = in_canonical_order(add_ratings(selected.posts, criteria.like.tags if criteria.like else None))
+    scores = dict(zip(posts.tag_names, tf_idf_sums(posts, criteria.log_base).tolist(), strict=True))
+    selected.posts, selected.scores = posts, scores | selected.scores
 
 
 def report(found: Found, selected: Selected) -> None:
@@ -326,13 +401,28 @@ def report(found: Found, selected: Selected) -> None:
 # ---------------------------------------------------------------- 3. split
 
 
-def split(posts: PostsTable, seed: int, held_out: bool, published: dict[int, int] | None) -> Divided:
-    """The split of every post: that of the dump where one is `published`, else by a hash of the post id."""
+def split(selected: Selected, seed: int, criteria: Criteria, published: dict[int, int] | None) -> Divided:
+    """The split of every post: that of the dump where one is `published`, else by a hash of the post id, or of its
+    group with `--duplicates group`; and which posts show the same drawing."""
+    posts, like = selected.posts, criteria.like
+    relations = group_posts(
+        posts.post_ids,
+        posts.families,
+        posts.file_hashes,
+        selected.images.picture_hashes,
+        criteria.duplicate_distance,
+        like.train if like else None,
+    )
     if published is not None:
         splits = np.array([published[post_id] for post_id in posts.post_ids.tolist()], np.int8)
     else:
-        splits = assign_splits(posts.post_ids, posts.characters, seed, held_out)
-    return Divided(splits, table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names)))
+        groups = relations["any"] if criteria.duplicates == "group" else None
+        splits = assign_splits(posts.post_ids, posts.characters, seed, bool(like), groups)
+    return Divided(
+        splits,
+        table_1(splits, posts.characters, posts.tag_counts, len(posts.character_names)),
+        find_near_train(relations, splits),
+    )
 
 
 # ---------------------------------------------------------------- 4. write
@@ -344,6 +434,7 @@ def write(
     found: Found,
     selected: Selected,
     divided: Divided,
+    implications: list[tuple[str, str]],
     record: dict,
     seed: int,
     overwrite: bool,
@@ -356,20 +447,22 @@ def write(
         BlockingIOError: another build writes there.
         OSError: the disk is full, an image is gone. Finished shards stay for a rerun.
     """
-    posts, image_bytes = selected.posts, selected.image_bytes
-    if short_side:
-        image_bytes = np.minimum(image_bytes, expected_bytes(short_side))
+    posts = selected.posts
     with work_folder(output) as folder:
         tasks = plan_shards(
-            folder / "data", posts, divided.splits, image_bytes, found.listing, shard_bytes, seed, short_side
+            folder / "data", posts, selected.images, divided, found.listing, shard_bytes, seed, short_side
         )
         progress = tqdm(total=len(posts), desc="writing posts", unit=" posts", disable=None)
+        figures = partial(
+            draw_figures, folder / "figures", divided.splits, posts.characters, posts.tag_counts
+        )  # as long as the shards of a small set
         record["shards"] = []
-        for _, shard in run(write_shard, tasks, executor):
-            record["shards"].append(shard)
-            progress.update(shard["rows"])
+        for _, shard in run(call, chain([figures], (partial(write_shard, task) for task in tasks)), executor):
+            if shard is not None:
+                record["shards"].append(shard)
+                progress.update(shard["rows"])
         progress.close()
-        write_lists(folder, selected, divided, found.parsed.bad_lines, record)
+        write_lists(folder, selected, divided, found.parsed, implications, record)
         move_into_place(folder, output, record["shards"], overwrite)
     print(table_1_markdown(divided.statistics))
     for name, number in record["counts"]["characters_without_posts"].items():
@@ -421,6 +514,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--drop_deleted", action="store_true", help="drop posts marked deleted; the paper does not say so")
     add("--aliases", action="store_true", help="rename tags by the dump's tag_aliases*.json; not in the paper")
     add("--implications", action="store_true", help="add tags by the dump's tag_implications*.json; not in the paper")
+    add(
+        "--rating_tags",
+        action="store_true",
+        help="add the rating of each post to its tags (rating:general …), so that a model can be asked for it",
+    )
     add("--min_posts", type=positive, default=10, metavar="N", help="drop characters with fewer posts (default: 10)")
     add(
         "--emoticon_pattern",
@@ -451,6 +549,23 @@ def build_parser() -> argparse.ArgumentParser:
         help="make a further evaluation set for models trained on that built folder: posts that it does not have, its "
         "characters and its tags in place of the rules below single_character, no train split; 2/7 of each character "
         "validation, the rest test",
+    )
+    add(
+        "--duplicates",
+        choices=("report", "group", "drop"),
+        default="report",
+        help="posts that show the same drawing, by the dump's parents, the MD5 of the file and a hash of the picture: "
+        "report counts those that lie in several splits, and marks them for evaluate_mfdn.py; group keeps each group "
+        "in one split; drop keeps the best picture of each and all variants that parents name (default: report, which "
+        "leaves the paper's split as it is and costs one small decode of a picture)",
+    )
+    add(
+        "--duplicate_distance",
+        type=int,
+        choices=range(MAX_DISTANCE + 1),
+        default=DISTANCE,
+        metavar="BITS",
+        help=f"of the 64 of the hash that may differ between copies, 0 to {MAX_DISTANCE} (default: {DISTANCE})",
     )
     add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
     add = parser.add_argument_group("output").add_argument

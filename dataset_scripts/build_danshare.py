@@ -15,7 +15,7 @@ from upath import UPath
 
 from dataset_scripts.folder.card import dataset_card
 from dataset_scripts.folder.files import check_replaceable, replace_folder, write_whole
-from dataset_scripts.folder.lists import json_text, read_record, split_ids
+from dataset_scripts.folder.lists import json_text, read_record, split_column
 from dataset_scripts.folder.shards import parquet_writer, size_and_digest
 from dataset_scripts.folder.statistics import all_statistics, table_3_markdown
 from dataset_scripts.folder.terminal import command_line
@@ -63,7 +63,7 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     """
     record, _ = read_record(folder), read_record(other)
     check_replaceable(folder / "share", MARKER, overwrite)
-    ours, theirs = ({split: split_ids(path, split) for split in SPLITS} for path in (folder, other))
+    ours, theirs = ({split: split_column(path, split, "post_id") for split in SPLITS} for path in (folder, other))
     shared = np.intersect1d(ours["test"], theirs["test"])
     if not len(shared):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What is wrong with an image file: by its structure, or by decoding it strictly."""
+"""What is wrong with an image file, by its structure or by decoding it strictly, and what it looks like."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import os
 import re
 import warnings
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from dataset_scripts.dump.list_images import ImageFile, open_image
-from dataset_scripts.dump.pictures import decoded
+from dataset_scripts.dump.pictures import upright_rgb
+from dataset_scripts.rules.picture_hash import picture_hash
 
 MAX_IMAGE_BYTES = 16 * 2**20  # 512px images have 0.1 MB; a row group of 100 must stay below Arrow's 2 GiB
 MAX_IMAGE_PIXELS = 50_000_000  # of the header: a guard against decompression bombs, not against large pictures
 MAX_SIDE = 65_500  # what libjpeg reads and writes: a line of 1 x 100,000 pixels never becomes a train-ready JPEG
+SHORTEST_SIDE, LONGEST_SIDE = 32, 256  # pixels of a small picture: no wave of its hash is shorter than 6
 MAX_SCANS = 100  # of a JPEG, ten are usual; each is a pass over all pixels and may have ten bytes
 REASONS = ("missing", "unreadable", "empty", "oversized", "not an image", "truncated", "damaged")
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
@@ -25,51 +28,67 @@ AFTER_SCAN = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}  # J
 IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the first that is neither a stuffed byte nor a restart
 
 
-def check_images(files: list[ImageFile], decode: bool = False) -> tuple[np.ndarray, list[str]]:
-    """Bytes of each file (int64 [n]) and its problem, one of REASONS, or "" for a good one. See image_problem."""
+class Checked(NamedTuple):
+    """What is known of an image file."""
+
+    num_bytes: int
+    problem: str  # one of REASONS, or "" for a good one
+    num_pixels: int = 0
+    picture_hash: int = 0  # 0 for a broken or a plain picture
+
+
+def check_images(files: list[ImageFile], decode: bool = False, hashes: bool = False) -> list[Checked]:
+    """Look at each file, see [`check_image`]."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_problem has its own limit
-        checked = [image_problem(file, decode) for file in files]
-    return np.array([size for size, _ in checked], np.int64), [problem for _, problem in checked]
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_image has its own limit
+        return [check_image(file, decode, hashes) for file in files]
 
 
-def image_problem(file: ImageFile, decode: bool = False) -> tuple[int, str]:
-    """Size in bytes and what is wrong with an image file, "" if nothing. Reads it and walks through its parts.
+def check_image(file: ImageFile, decode: bool = False, hashes: bool = False) -> Checked:
+    """What is wrong with an image file. Reads it and walks through its parts.
 
     Finds every cut-off file, which neither PIL's open nor its verify does, and a PNG with a flipped bit, by its sums.
-    Holes and flipped bits inside a JPEG or WEBP are found with `decode`, at many times the cost.
+    Holes and flipped bits inside a JPEG or WEBP are found with `decode`, at many times the cost. With `hashes` a small
+    picture is decoded too, and [`picture_hash`] says what it looks like.
     """
     try:
         if file.size > MAX_IMAGE_BYTES:  # of a tar member, which is read as a whole
-            return file.size, "oversized"
+            return Checked(file.size, "oversized")
         with open_image(file) as stream:
             size = stream.seek(0, os.SEEK_END)
             if size > MAX_IMAGE_BYTES:
-                return size, "oversized"
+                return Checked(size, "oversized")
             stream.seek(0)
             content = stream.read()
     except FileNotFoundError:
-        return 0, "missing"
+        return Checked(0, "missing")
     except OSError:
-        return 0, "unreadable"
-    return len(content), content_problem(content, decode)
+        return Checked(0, "unreadable")
+    return check_content(content, decode, hashes)
 
 
-def content_problem(content: bytes, decode: bool = False) -> str:
-    """What is wrong with the bytes of an image file, "" if nothing."""
+def check_content(content: bytes, decode: bool = False, hashes: bool = False) -> Checked:
+    """The same of the bytes of an image file."""
+    size = len(content)
     if not content:
-        return "empty"
+        return Checked(size, "empty")
     kind = image_kind(content[:16])
     if kind is None:
-        return "not an image"
+        return Checked(size, "not an image")
     problem, width, height = {"JPEG": walk_jpeg, "PNG": walk_png, "WEBP": walk_webp}[kind](content)
     if width * height > MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
-        return "oversized"  # before Pillow makes room for it
+        return Checked(size, "oversized")  # before Pillow makes room for it
     if problem:
-        return problem
+        return Checked(size, problem)
     if width * height == 0 or (kind != "PNG" and not opens(content, kind)):
-        return "not an image"
-    return "damaged" if decode and not decodes(content, kind) else ""
+        return Checked(size, "not an image")
+    if not (decode or hashes):
+        return Checked(size, "", width * height)
+    try:
+        grey = small_grey(content, kind, strict=decode)
+    except Exception:  # each decoder has errors of its own, and each means the same here
+        return Checked(size, "damaged" if decode else "", width * height)
+    return Checked(size, "", width * height, picture_hash(grey) if hashes else 0)
 
 
 def image_kind(head: bytes) -> str | None:
@@ -173,16 +192,20 @@ def opens(content: bytes, kind: str) -> bool:
         return False
 
 
-def decodes(content: bytes, kind: str) -> bool:
-    """Whether every pixel can be decoded. JPEG: strictly, where PIL fills a hole with grey and says nothing."""
-    try:
-        if kind == "JPEG":
-            # An eighth of the size: all of the file is read, only the last step is short.
-            space = simplejpeg.decode_jpeg_header(content)[2]
-            space = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
-            simplejpeg.decode_jpeg(content, space, min_height=1, min_width=1, strict=True)
-        else:
-            decoded(content)
-    except Exception:  # each decoder has errors of its own, and each means the same here
-        return False
-    return True
+def small_grey(content: bytes, kind: str, strict: bool = True) -> np.ndarray:
+    """The picture in grey, uint8 [height, width], each at most 2 * LONGEST_SIDE: a JPEG as it is stored, others
+    upright and on white.
+
+    Every pixel is decoded, or an error raised of whatever type the decoder has; of a JPEG only if `strict`, where PIL
+    fills a hole with grey and says nothing.
+    """
+    if kind == "JPEG":
+        # An eighth of the size: all of the file is read, only the last step is short.
+        space = simplejpeg.decode_jpeg_header(content)[2]
+        space = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
+        sides = {"min_height": SHORTEST_SIDE, "min_width": SHORTEST_SIDE}
+        pixels = simplejpeg.decode_jpeg(content, space, strict=strict, **sides)
+        grey = Image.fromarray(pixels.mean(axis=2).astype(np.uint8) if space == "CMYK" else pixels[:, :, 0])
+    else:
+        grey = upright_rgb(content, 2 * SHORTEST_SIDE).convert("L")
+    return np.asarray(grey.reduce(tuple(max(1, side // LONGEST_SIDE) for side in grey.size)))

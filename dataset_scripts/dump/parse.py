@@ -10,7 +10,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from dataset_scripts.dump.list_images import ImageFile
 from dataset_scripts.dump.read_folders import read_folder, read_sidecars, read_webdataset
 from dataset_scripts.dump.read_json import read_json, read_lines
 from dataset_scripts.dump.read_tables import read_dafre, read_parquet
-from dataset_scripts.dump.records import BadLine, ParseTask
+from dataset_scripts.dump.records import BadLine, ParseTask, digest_of, parent_of
 from dataset_scripts.dump.site_posts import SitePost
-from dataset_scripts.rules.posts_table import NO_CHARACTER, SEVERAL_CHARACTERS, PostsTable
+from dataset_scripts.rules.posts_table import NO_CHARACTER, POST_COLUMNS, SEVERAL_CHARACTERS, PostsTable
 
 MAX_BAD_LINES = 10_000  # that are kept with their text
 
@@ -49,6 +49,7 @@ class Parsed:
     sites: Counter[str] = field(default_factory=Counter)  # posts of each, where the records name theirs
     ignored: Counter[str] = field(default_factory=Counter)  # files beside the records that are not read, by suffix
     splits: dict[int, int] = field(default_factory=dict)  # by post id, where the dump comes with a split (DAF:re)
+    series: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (character, series); (…, "") counts all
 
 
 class Codes(dict):
@@ -75,7 +76,8 @@ def parse(task: ParseTask) -> Parsed:
     """
     characters, ratings, tags = Codes(), Codes(), Codes()
     ids, character_codes, rating_codes = array("q"), array("i"), array("i")
-    deleted, tag_counts, tag_codes = bytearray(), array("i"), array("i")
+    deleted, families, file_hashes = bytearray(), array("q"), array("Q")
+    tag_counts, tag_codes = array("i"), array("i")
     parsed = Parsed(posts=None)
     for post, image in posts_of(task):
         if isinstance(post, str):
@@ -104,9 +106,12 @@ def parse(task: ParseTask) -> Parsed:
         ids.append(post.id)
         rating_codes.append(ratings[post.rating or ""])
         deleted.append(bool(post.is_deleted))
+        families.append(parent_of(post.parent_id) or post.id)
+        file_hashes.append(digest_of(post.md5))
         if len(names) == 1:
-            general = post.general_tags()
-            character_codes.append(characters[names.pop()])
+            general, name = post.general_tags(), names.pop()
+            character_codes.append(characters[name])
+            parsed.series.update((name, series) for series in ("", *post.series()))
             tag_counts.append(len(general))
             tag_codes.extend(map(tags.__getitem__, general))
             parsed.other_tags.update(post.other_tags())
@@ -118,6 +123,8 @@ def parse(task: ParseTask) -> Parsed:
         np.array(character_codes, np.int32),
         np.array(rating_codes, np.int32),
         np.array(deleted, bool),
+        np.array(families, np.int64),
+        np.array(file_hashes, np.uint64),
         np.array(tag_counts, np.int32),
         np.array(tag_codes, np.int32),
         list(characters),
@@ -130,7 +137,7 @@ def parse(task: ParseTask) -> Parsed:
 def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
     """Join the tasks in their order; codes are renumbered, bad lines get their line number in the file."""
     vocabularies = {"characters": Codes(), "ratings": Codes(), "tag_codes": Codes()}
-    columns: dict[str, list[np.ndarray]] = {column.name: [] for column in fields(PostsTable)[:6]}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in (*POST_COLUMNS, "tag_codes")}
     merged, lines_before = Parsed(posts=None), 0
     for task, part in parts:
         lines_before = lines_before if task.start else 0
@@ -147,6 +154,7 @@ def merge(parts: Iterable[tuple[ParseTask, Parsed]]) -> Parsed:
         merged.sites += part.sites
         merged.ignored += part.ignored
         merged.splits |= part.splits
+        merged.series.update(part.series)
         posts = part.posts
         names = {"characters": posts.character_names, "ratings": posts.rating_names, "tag_codes": posts.tag_names}
         for column, arrays in columns.items():

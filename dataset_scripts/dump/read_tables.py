@@ -27,6 +27,9 @@ PARQUET_COLUMNS = {
     "character": ("tag_string_character", "character_tags", "tags_character"),
     "rating": ("rating",),
     "is_deleted": ("is_deleted",),
+    "series": ("tag_string_copyright", "copyright_tags", "tags_copyright"),
+    "parent_id": ("parent_id",),
+    "md5": ("md5",),
 }
 DAFRE_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 DAFRE_PATH = re.compile(r"[0-9]{4}/([0-9]{1,18})\.jpg")
@@ -184,6 +187,9 @@ def plain_post(row: dict, name: str, number: int) -> object:
             split_tags(row["general"]),
             str(row.get("rating") or ""),
             bool(row.get("is_deleted")),
+            series_tags=split_tags(row["series"]) if isinstance(row.get("series"), str | list) else set(),
+            parent_id=row.get("parent_id"),
+            md5=row.get("md5"),
         )
     except (ValueError, TypeError, AttributeError) as error:
         return bad_line(name, number, error, repr(row)[:1000].encode("utf-8", "backslashreplace"))

@@ -5,16 +5,18 @@ JSON of any shape becomes a `JsonPost`, which has the keys of all of them; anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import msgspec
 
-GENERAL, CHARACTER = 0, 4  # Danbooru's tag categories; 1 artist, 3 copyright, 5 meta
+GENERAL, COPYRIGHT, CHARACTER = 0, 3, 4  # Danbooru's tag categories; 1 artist, 5 meta
 KEPT_LINE_CHARS, KEPT_REASON_CHARS = 1_000, 300  # of a bad line in the rejects file
 RECORD_BYTES = 2_000  # of a post; a bad line of more is counted as so many records
 MAX_RECORD_BYTES = 2**20  # more is no post, and a bomb must not fill the memory
 
+MD5 = re.compile(r"[0-9a-fA-F]{32}")
 # Numbers are strings in the dumps and integers in API records: the decoder is lax (strict=False) and takes both.
 PostId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -30,9 +32,15 @@ class FlatPost(msgspec.Struct, gc=False):
     tag_string_artist: str | None = None
     tag_string_copyright: str | None = None
     tag_string_meta: str | None = None
+    # What other posts show the same: nobody's reason to lose a post, so of any type here.
+    parent_id: object = None
+    md5: object = None
 
     def characters(self) -> set[str]:
         return set((self.tag_string_character or "").split())
+
+    def series(self) -> set[str]:
+        return set((self.tag_string_copyright or "").split())
 
     def general_tags(self) -> set[str]:
         return set((self.tag_string_general or "").split())
@@ -52,9 +60,16 @@ class ListedPost(FlatPost, gc=False):
     tags_character: Tags = None
     general_tags_: Tags = msgspec.field(default=None, name="general_tags")
     character_tags: Tags = None
+    tags_copyright: Tags = None
+    copyright_tags: Tags = None
 
     def characters(self) -> set[str]:
         return split_tags(self.tags_character) | split_tags(self.character_tags) | super().characters()
+
+    def series(self) -> set[str]:
+        if not self.tags_copyright and not self.copyright_tags:
+            return super().series()
+        return split_tags(self.tags_copyright) | split_tags(self.copyright_tags) | super().series()
 
     def general_tags(self) -> set[str]:
         return split_tags(self.tags_general) | split_tags(self.general_tags_) | super().general_tags()
@@ -75,13 +90,16 @@ class JsonPost(ListedPost, gc=False):
     def nested_tags(self) -> list[NestedTag]:
         return [tag for tag in self.tags if isinstance(tag, NestedTag)] if isinstance(self.tags, list) else []
 
-    def nested_names(self, category: str) -> set[str]:
+    def nested_names(self, category: int) -> set[str]:
         return {tag.name for tag in self.nested_tags() if tag.category == category and tag.name}
 
     def characters(self) -> set[str]:
         if not self.tags and not self.tags_character and not self.character_tags:  # five million times
             return set((self.tag_string_character or "").split())
         return super().characters() | self.nested_names(CHARACTER)
+
+    def series(self) -> set[str]:
+        return super().series() | self.nested_names(COPYRIGHT) if self.tags else super().series()
 
     def general_tags(self) -> set[str]:
         if not self.tags and not self.tags_general and not self.general_tags_:
@@ -125,9 +143,15 @@ class PlainPost:
     rating: str = ""
     is_deleted: bool = False
     split: int | None = None  # index into SPLITS, where the dump comes with one
+    series_tags: set[str] = field(default_factory=set)
+    parent_id: object = None
+    md5: object = None
 
     def characters(self) -> set[str]:
         return self.character_tags
+
+    def series(self) -> set[str]:
+        return self.series_tags
 
     def general_tags(self) -> set[str]:
         return self.tags
@@ -170,6 +194,18 @@ def bad_line(file: str, line: int, reason: object, text: bytes, size: int = 0) -
     shown = text[:KEPT_LINE_CHARS].decode("utf-8", "backslashreplace")
     num_records = max(1, max(size, len(text)) // RECORD_BYTES)
     return BadLine(printable(file), line, printable(str(reason)[:KEPT_REASON_CHARS]), shown, num_records)
+
+
+def parent_of(value: object) -> int | None:
+    """The id of a post's parent from a record, or None: dumps write null, 0 or "0" where there is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    return value if isinstance(value, int) and 0 < value < 2**63 else None  # True is 1, and no record has it
+
+
+def digest_of(value: object) -> int:
+    """The first 64 bits of the MD5 of a post's file, 0 for none."""
+    return int(value[:16], 16) if isinstance(value, str) and MD5.fullmatch(value) else 0
 
 
 def split_tags(tags: Tags) -> set[str]:

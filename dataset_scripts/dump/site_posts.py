@@ -10,7 +10,7 @@ import hashlib
 import html
 import re
 
-from dataset_scripts.dump.records import TAG_KEYS, ListedPost, Tags, split_tags
+from dataset_scripts.dump.records import TAG_KEYS, ListedPost, Tags, parent_of, split_tags
 
 # Posts of Danbooru, and records that name no site, keep their number. A number of another site is another picture, so
 # its id here is a hash of both: whatever else lies in the folder, so that posts of two downloads are still the same.
@@ -36,7 +36,11 @@ class SitePost(ListedPost, gc=False):
         if isinstance(self.tags, dict):
             return split_tags(self.tags.get(name))
         if self.site == "zerochan" and isinstance(self.tags, list):
-            words = {"character": ("Character:", "VTuber:", "Vtuber:"), "general": ("Theme:",)}[name]
+            words = {
+                "character": ("Character:", "VTuber:", "Vtuber:"),
+                "general": ("Theme:",),
+                "copyright": ("Series:", "Game:"),
+            }[name]
             tags = [tag for tag in self.tags if isinstance(tag, str) and tag.startswith(words)]
             return split_tags([tag.partition(":")[2].lower() for tag in tags])
         return set()
@@ -46,6 +50,9 @@ class SitePost(ListedPost, gc=False):
 
     def general_tags(self) -> set[str]:
         return self.spelled(self.by_category("general") | super().general_tags())
+
+    def series(self) -> set[str]:
+        return self.spelled(self.by_category("copyright") | super().series())
 
     def spelled(self, tags: set[str]) -> set[str]:
         """Without what HTML makes of quotes."""
@@ -73,6 +80,8 @@ def settle(post: SitePost) -> SitePost:
         )
     post.is_deleted = post.is_deleted or (isinstance(post.flags, dict) and post.flags.get("deleted") is True)
     post.id = number if is_home or number is None else hash_text(f"{post.site}/{number}")
+    if not is_home:
+        post.parent_id = hash_text(f"{post.site}/{post.parent_id}") if parent_of(post.parent_id) else None
     return post
 
 

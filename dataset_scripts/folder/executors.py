@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
@@ -32,6 +33,8 @@ def open_executor(kind: str, workers: int, address: str | None = None) -> Iterat
             return
         # Spawned, not forked: Arrow's threads do not survive a fork.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for _ in range(workers):  # they take their time to start, and there is something to read meanwhile
+                pool.submit(os.getpid)
             yield pool
         return
     try:

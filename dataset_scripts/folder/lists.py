@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,13 +16,15 @@ from upath import UPath
 
 from dataset_scripts.dump.find_dump import Dump, relative
 from dataset_scripts.dump.list_images import ImageListing
-from dataset_scripts.dump.parse import BadLine, Parsed, write_rejects
+from dataset_scripts.dump.parse import Parsed, write_rejects
 from dataset_scripts.folder.card import dataset_card
-from dataset_scripts.folder.statistics import SPECIAL_TOKENS, all_statistics, draw_figures
+from dataset_scripts.folder.statistics import SPECIAL_TOKENS, all_statistics
 from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags
 from dataset_scripts.rules.selection import Selected
 from dataset_scripts.rules.split_posts import SPLITS, Divided
+from dataset_scripts.rules.tag_relations import follow
 
+LEAST_SHARE = 0.1  # of the posts of a character that have a tag
 LISTED_FILES = 100  # of metadata
 LISTED_IDS = 1_000  # of missing or broken images, per reason
 PACKAGES = ("datasets", "msgspec", "numpy", "pillow", "pyarrow")
@@ -61,6 +64,7 @@ def record_build(
             },
             "ratings": dict(sorted((name, number) for name, number in ratings.items() if number)),
         },
+        "duplicates": divided.near.statistics,
         "rules": [asdict(count) for count in selected.counts],
         "images": {
             reason: {"count": len(ids), "post_ids": ids[:LISTED_IDS].tolist()}
@@ -97,19 +101,27 @@ def recorded_options(options: dict) -> dict:
     return recorded | ({"like": UPath(like).absolute().name} if like else {})  # older folders know no --like
 
 
-def write_lists(folder: UPath, selected: Selected, divided: Divided, bad_lines: list[BadLine], record: dict) -> None:
-    """Write every file of the folder but the shards."""
+def write_lists(
+    folder: UPath,
+    selected: Selected,
+    divided: Divided,
+    parsed: Parsed,
+    implications: list[tuple[str, str]],
+    record: dict,
+) -> None:
+    """Write every file of the folder but the shards and the figures."""
     posts, splits = selected.posts, divided.splits
     for path in list(folder.iterdir()):  # of a killed run, maybe with other options
         if path.is_file() and path.name != ".lock":
             path.unlink()
     write_json(folder / "tags.json", tag_vocabulary(posts, selected.scores))
-    write_json(folder / "characters.json", character_list(posts, splits))
+    write_json(folder / "characters.json", character_list(posts, splits, parsed.series))
+    write_json(folder / "implications.json", implied_tags(implications, posts.tag_names))
+    write_json(folder / "character_tags.json", character_tags(posts, splits))
     write_json(folder / "build.json", record)
     write_json(folder / "statistics.json", all_statistics(divided.statistics, record))
-    if bad_lines:
-        write_rejects(folder / "rejects.jsonl", bad_lines)
-    draw_figures(folder / "figures", splits, posts.characters, posts.tag_counts)
+    if parsed.bad_lines:
+        write_rejects(folder / "rejects.jsonl", parsed.bad_lines)
     card = dataset_card(record, divided.statistics, has_share=(folder / "share").is_dir())
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -122,16 +134,52 @@ def tag_vocabulary(posts: PostsTable, scores: dict[str, float]) -> list[dict]:
     return [{"tag": tag, "posts": number, "score": round(scores[tag], 6)} for tag, number in rows]
 
 
-def character_list(posts: PostsTable, splits: np.ndarray) -> list[dict]:
-    """Characters with their posts in all and per split, in the order of the ClassLabel (by name)."""
+def character_list(posts: PostsTable, splits: np.ndarray, series: Counter[tuple[str, str]]) -> list[dict]:
+    """Characters with their posts in all and per split, in the order of the ClassLabel (by name), and the series that
+    most posts of the dump with this character alone are tagged with, with the share of these posts; none: null.
+
+    Args: `series` counts posts by character and series, and all posts of a character under the series "".
+    """
+    most: dict[str, tuple[int, str]] = {}
+    for (character, name), number in sorted(series.items()):
+        if name and number > most.get(character, (0, ""))[0]:
+            most[character] = number, name
     num_characters = len(posts.character_names)
     columns = {"posts": np.bincount(posts.characters, minlength=num_characters)}
     for split, name in enumerate(SPLITS):
         columns[name] = np.bincount(posts.characters[splits == split], minlength=num_characters)
     return [
-        {"character": name} | {column: int(counts[code]) for column, counts in columns.items()}
+        {"character": name}
+        | {column: int(counts[code]) for column, counts in columns.items()}
+        | {"series": most[name][1] if name in most else None}
+        | ({"series_share": round(most[name][0] / series[name, ""], 3)} if name in most else {})
         for code, name in enumerate(posts.character_names)
     ]
+
+
+def implied_tags(pairs: list[tuple[str, str]], tag_names: list[str]) -> dict[str, list[str]]:
+    """For each tag of the vocabulary those that it implies, over any number of steps, as far as they are in it."""
+    known = set(tag_names)
+    implied = {tag: sorted(known.intersection(found)) for tag, found in sorted(follow(pairs).items()) if tag in known}
+    return {tag: found for tag, found in implied.items() if found}
+
+
+def character_tags(posts: PostsTable, splits: np.ndarray) -> dict[str, dict[str, float]]:
+    """P(tag | character) on the train posts, from LEAST_SHARE, the likeliest first: what is always true of a character
+    ranks first. {} where nothing is trained on."""
+    in_train = splits == 0
+    characters = np.repeat(posts.characters, posts.tag_counts).astype(np.int64)
+    pairs = (characters * len(posts.tag_names) + posts.tag_codes)[np.repeat(in_train, posts.tag_counts)]
+    pairs, counts = np.unique(pairs, return_counts=True)
+    of_character = np.bincount(posts.characters[in_train], minlength=len(posts.character_names))
+    codes, tags = pairs // max(1, len(posts.tag_names)), pairs % max(1, len(posts.tag_names))
+    shares = counts / of_character[codes]
+    found: dict[str, dict[str, float]] = {}
+    for row in np.lexsort((tags, -counts, codes)).tolist():
+        if shares[row] >= LEAST_SHARE:
+            name = posts.character_names[codes[row]]
+            found.setdefault(name, {})[posts.tag_names[tags[row]]] = round(float(shares[row]), 3)
+    return found
 
 
 def write_json(path: UPath, content: dict | list) -> None:
@@ -139,7 +187,7 @@ def write_json(path: UPath, content: dict | list) -> None:
 
 
 def json_text(content: dict | list) -> str:
-    """Indented; one record a line for lists, which are long."""
+    """Indented; one record a line for lists and for records by name, which are long."""
     if isinstance(content, list):
         return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]\n"
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
@@ -170,9 +218,13 @@ def shard_batches(folder: UPath, split: str, columns: list[str] | None = None, r
             raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
 
 
-def split_ids(folder: UPath, split: str) -> np.ndarray:
-    """Post ids of a split of a built folder, int64. Raises ValueError, FileNotFoundError where there are no shards."""
+def split_column(folder: UPath, split: str, column: str) -> np.ndarray:
+    """One column of numbers of a split of a built folder; empty where an older build has none of this name.
+
+    Raises ValueError, FileNotFoundError where there are no shards.
+    """
     if not any((folder / "data").glob("*.parquet")):
         raise FileNotFoundError(f"Expected a built folder with data/*.parquet, {folder} has none.")
-    columns = [batch["post_id"].to_numpy() for batch in shard_batches(folder, split, ["post_id"])]
-    return np.concatenate([np.array([], np.int64), *columns])
+    batches = [batch for batch in shard_batches(folder, split, [column]) if column in batch.schema.names]
+    empty = np.array([], np.uint64 if column == "picture_hash" else np.int64)
+    return np.concatenate([empty, *(batch[column].to_numpy() for batch in batches)])

@@ -19,8 +19,9 @@ from upath import UPath
 from dataset_scripts.dump.list_images import ImageFile, ImageListing, open_image
 from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.files import whole_file, write_whole
+from dataset_scripts.rules.near_duplicates import Images
 from dataset_scripts.rules.posts_table import PostsTable
-from dataset_scripts.rules.split_posts import SPLITS, shuffled_order
+from dataset_scripts.rules.split_posts import SPLITS, Divided, shuffled_order
 
 JPEG_QUALITY = 95  # with 4:4:4: line art suffers more from halved colours than from one step of quality
 BYTES_AT_160 = 20_000  # of such a picture, on average: what shards are planned with
@@ -33,9 +34,12 @@ COMPRESSION = {
     "character": "zstd",
     "tags.list.element": "zstd",
     "rating": "zstd",
+    "picture_hash": "none",
+    "group": "zstd",
+    "near_train": "zstd",
 }
 DICTIONARY_COLUMNS = ["character", "tags.list.element", "rating"]
-STATISTICS_COLUMNS = ["post_id", "character", "rating"]
+STATISTICS_COLUMNS = ["post_id", "character", "rating", "group", "near_train"]
 
 
 def train_ready(content: bytes, short_side: int, name: str = "picture") -> bytes:
@@ -69,13 +73,17 @@ class ShardTask:
     tag_counts: np.ndarray  # int32 [n]
     tag_codes: np.ndarray  # int, the posts' tags one after another, sorted within a post
     tag_names: list[str]  # of this shard only
+    picture_hashes: np.ndarray  # uint64 [n]
+    groups: np.ndarray  # int64 [n]
+    near_train: np.ndarray  # bool [n]
     short_side: int | None = None  # of train-ready pictures; None = the original bytes
 
     def plan(self) -> str:
         """A hash of all that the shard depends on: a finished shard of the same plan need not be written again."""
         digest = hashlib.sha256(self.schema.serialize())
-        for column in (self.post_ids, self.characters, self.tag_counts, self.tag_codes):
-            digest.update(np.ascontiguousarray(column, np.int64))
+        of_posts = (self.post_ids, self.characters, self.picture_hashes, self.groups, self.near_train)
+        for column in (*of_posts, self.tag_counts, self.tag_codes):
+            digest.update(np.ascontiguousarray(column).astype(np.int64))
         files = [(*image, *size_and_time(image)) for image in self.images]
         digest.update(repr((self.ratings, self.tag_names, files, self.short_side)).encode())
         return digest.hexdigest()
@@ -101,6 +109,9 @@ def danmul_schema(character_names: list[str]) -> pa.Schema:
             "character": ClassLabel(names=character_names),
             "tags": List(Value("string")),
             "rating": Value("string"),
+            "picture_hash": Value("uint64"),
+            "group": Value("int64"),
+            "near_train": Value("bool"),
         }
     ).arrow_schema
 
@@ -108,8 +119,8 @@ def danmul_schema(character_names: list[str]) -> pa.Schema:
 def plan_shards(
     folder: UPath,
     posts: PostsTable,
-    splits: np.ndarray,
-    image_bytes: np.ndarray,
+    images: Images,
+    divided: Divided,
     listing: ImageListing,
     shard_bytes: float,
     seed: int,
@@ -121,10 +132,11 @@ def plan_shards(
     without rows ("corresponds to no data"), so the card does not name it either.
     """
     schema, offsets = danmul_schema(posts.character_names), posts.offsets()
+    image_bytes = np.minimum(images.num_bytes, expected_bytes(short_side)) if short_side else images.num_bytes
     tag_names = np.array(posts.tag_names, object)
     ratings = [name or None for name in posts.rating_names]
     for split, name in enumerate(SPLITS):
-        rows = np.flatnonzero(splits == split)
+        rows = np.flatnonzero(divided.splits == split)
         rows = rows[shuffled_order(posts.post_ids[rows], seed)]
         num_shards = min(len(rows), max(1, math.ceil(image_bytes[rows].sum() / shard_bytes)))
         for shard in range(num_shards):
@@ -141,6 +153,9 @@ def plan_shards(
                 tag_counts=posts.tag_counts[part],
                 tag_codes=codes,
                 tag_names=tag_names[used].tolist(),
+                picture_hashes=images.picture_hashes[part],
+                groups=divided.near.groups[part],
+                near_train=divided.near.near_train[part],
                 short_side=short_side,
             )
 
@@ -252,6 +267,9 @@ def row_group(task: ShardTask, rows: slice, ends: np.ndarray) -> pa.Table:
         pa.array(task.characters[rows], pa.int64()),
         pa.ListArray.from_arrays(pa.array(ends[rows.start : rows.stop + 1] - first, pa.int32()), tags),
         pa.array(task.ratings[rows], pa.string()),
+        pa.array(task.picture_hashes[rows], pa.uint64()),
+        pa.array(task.groups[rows], pa.int64()),
+        pa.array(task.near_train[rows], pa.bool_()),
     ]
     return pa.table(columns, schema=task.schema)
 

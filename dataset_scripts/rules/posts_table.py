@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 NO_CHARACTER, SEVERAL_CHARACTERS = -1, -2
+POST_COLUMNS = ("post_ids", "characters", "ratings", "is_deleted", "families", "file_hashes", "tag_counts")
 
 
 @dataclass
@@ -20,6 +21,8 @@ class PostsTable:
     characters: np.ndarray  # int32 [N], or NO_CHARACTER, SEVERAL_CHARACTERS
     ratings: np.ndarray  # int32 [N]
     is_deleted: np.ndarray  # bool [N]
+    families: np.ndarray  # int64 [N], as parsed the id of the parent, or its own; see `join_families`
+    file_hashes: np.ndarray  # uint64 [N], of the MD5 that the record names; 0 = none
     tag_counts: np.ndarray  # int32 [N], how many of tag_codes belong to each post, in order
     tag_codes: np.ndarray  # int32 [M]
     character_names: list[str]
@@ -39,17 +42,11 @@ class PostsTable:
             return self
         kept = ~dropped
         tag_codes = self.tag_codes[np.repeat(kept, self.tag_counts)]
-        return PostsTable(
-            self.post_ids[kept],
-            self.characters[kept],
-            self.ratings[kept],
-            self.is_deleted[kept],
-            self.tag_counts[kept],
-            tag_codes,
-            self.character_names,
-            self.rating_names,
-            self.tag_names,
-        )
+        return replace(self.take(np.flatnonzero(kept)), tag_codes=tag_codes)
+
+    def take(self, rows: np.ndarray) -> PostsTable:
+        """Every column of one value a post at `rows`; `tag_codes` are still those of all posts."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in POST_COLUMNS})
 
     def drop_tags(self, dropped: np.ndarray) -> PostsTable:
         """The table without the tags where `dropped` (bool, one per tag name) is true. No post goes."""
@@ -59,17 +56,7 @@ class PostsTable:
         tag_counts, filled = np.zeros_like(self.tag_counts), self.tag_counts > 0
         if filled.any():  # reduceat has no empty segments, so it runs over the posts that have tags
             tag_counts[filled] = np.add.reduceat(kept, self.offsets()[:-1][filled], dtype=np.int32)
-        return PostsTable(
-            self.post_ids,
-            self.characters,
-            self.ratings,
-            self.is_deleted,
-            tag_counts,
-            self.tag_codes[kept],
-            self.character_names,
-            self.rating_names,
-            self.tag_names,
-        )
+        return replace(self, tag_counts=tag_counts, tag_codes=self.tag_codes[kept])
 
 
 def count_posts_of_tags(posts: PostsTable) -> np.ndarray:
@@ -96,17 +83,8 @@ def in_canonical_order(posts: PostsTable) -> PostsTable:
     rank = np.empty(len(posts), np.int64)
     rank[order] = np.arange(len(posts))
     tag_codes = tag_codes[np.lexsort((tag_codes, np.repeat(rank, posts.tag_counts)))]
-    return PostsTable(
-        posts.post_ids[order],
-        characters[order],
-        posts.ratings[order],
-        posts.is_deleted[order],
-        posts.tag_counts[order],
-        tag_codes,
-        character_names,
-        posts.rating_names,
-        tag_names,
-    )
+    posts = replace(posts, characters=characters, character_names=character_names, tag_names=tag_names)
+    return replace(posts.take(order), tag_codes=tag_codes)
 
 
 def renumber_by_name(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from dataset_scripts.rules.near_duplicates import DISTANCE, Images, OtherPosts
 from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags, in_sorted
 from dataset_scripts.rules.select_posts import (
     EMOTICON_PATTERN,
@@ -39,6 +40,7 @@ class Like:
     characters: set[str]
     tags: set[str]
     post_ids: np.ndarray  # int64 [N], sorted
+    train: OtherPosts
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Criteria:
     min_tag_posts: int = 2
     tfidf_threshold: float = 0.2
     log_base: str = "natural"
+    duplicates: str = "report"  # or "group", "drop"
+    duplicate_distance: int = DISTANCE
     like: Like | None = None
 
 
@@ -106,6 +110,7 @@ class Selection:
         image_ids: int64, sorted: the posts whose image is in the dump.
         num_other_tags: artist, copyright and meta tags, which the parser leaves out; the first row counts them.
         check_images: from posts to the sorted ids of those with a broken image; None opens no image.
+        find_copies: from posts whose images were checked to those that are copies of a better one, bool.
     """
 
     posts: PostsTable
@@ -113,6 +118,7 @@ class Selection:
     image_ids: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
     num_other_tags: int = 0
     check_images: Callable[[PostsTable], np.ndarray] | None = None
+    find_copies: Callable[[PostsTable], np.ndarray] | None = None
     counts: list[RuleCount] = field(default_factory=list)
     num_conflicts: int = 0  # ids whose records differ
     scores: np.ndarray | None = None  # Eq. 1 for every tag name [K]
@@ -162,7 +168,7 @@ class Selected:
     ladder: list[dict]
     problems: dict[str, np.ndarray]  # ids of posts with missing or broken images, by reason
     num_conflicts: int  # ids whose records differ
-    image_bytes: np.ndarray | None  # int64 [N]; None where no image was opened
+    images: Images | None  # of the posts; None where no image was opened
 
 
 def second_records(selection: Selection) -> np.ndarray:
@@ -240,6 +246,12 @@ RULES = (
         "posts whose picture is broken",
         lambda s: in_sorted(s.posts.post_ids, s.check_images(s.posts)),
         when=lambda s: s.check_images is not None,
+    ),
+    Rule(  # no rule of the paper, which has copies in train and test
+        "near_duplicates",
+        "posts whose picture is a copy of a better one of the same character",
+        lambda s: s.find_copies(s.posts),
+        when=lambda s: s.criteria.duplicates == "drop" and s.find_copies is not None,
     ),
     Rule(
         "min_posts",

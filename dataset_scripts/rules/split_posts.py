@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from dataset_scripts.rules.near_duplicates import NearDuplicates
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,6 +19,7 @@ class Divided:
 
     splits: np.ndarray  # int8 [N], index into SPLITS
     statistics: dict  # paper Table I
+    near: NearDuplicates
 
 
 def split_sizes(num_posts: np.ndarray | int, held_out: bool = False) -> tuple:
@@ -31,7 +36,13 @@ def split_sizes(num_posts: np.ndarray | int, held_out: bool = False) -> tuple:
     return train, num_posts - train - test, test
 
 
-def assign_splits(post_ids: np.ndarray, characters: np.ndarray, seed: int = 0, held_out: bool = False) -> np.ndarray:
+def assign_splits(
+    post_ids: np.ndarray,
+    characters: np.ndarray,
+    seed: int = 0,
+    held_out: bool = False,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
     """The split of every post as an index into SPLITS, int8 [N].
 
     Posts of a character are ordered by a hash of id and seed, ids breaking ties, so neither the order of the input
@@ -43,18 +54,58 @@ def assign_splits(post_ids: np.ndarray, characters: np.ndarray, seed: int = 0, h
         characters: [N] codes >= 0.
         seed: any integer that fits 64 bits; another seed is another split.
         held_out: see [`split_sizes`].
+        groups: int64 [N]; posts of one group come into one split (`--duplicates group`). See [`place_groups`].
     """
-    order = np.lexsort((post_ids, hash_ids(post_ids, seed), characters))
-    counts = np.bincount(characters)
-    starts = np.cumsum(counts) - counts
+    sizes = np.stack(split_sizes(np.bincount(characters), held_out), axis=1)  # [C, 3] in the order of SPLITS
+    splits = np.full(len(post_ids), -1, np.int8)
+    if groups is not None:
+        place_groups(splits, sizes, post_ids, characters, groups, seed)
+    alone = np.flatnonzero(splits < 0)
+    order = alone[np.lexsort((post_ids[alone], hash_ids(post_ids[alone], seed), characters[alone]))]
     sorted_characters = characters[order]
-    places = np.arange(len(post_ids)) - starts[sorted_characters]
-    num_train, _, num_test = split_sizes(counts, held_out)
+    counts = np.bincount(characters[alone], minlength=len(sizes))
+    places = np.arange(len(order)) - (np.cumsum(counts) - counts)[sorted_characters]
+    num_train, _, num_test = np.maximum(sizes, 0).T
     test_end = (num_train + num_test)[sorted_characters]
-    by_place = np.where(places < num_train[sorted_characters], 0, np.where(places < test_end, 2, 1))
-    splits = np.empty(len(post_ids), np.int8)
-    splits[order] = by_place
+    splits[order] = np.where(places < num_train[sorted_characters], 0, np.where(places < test_end, 2, 1))
     return splits
+
+
+def place_groups(
+    splits: np.ndarray,
+    sizes: np.ndarray,
+    post_ids: np.ndarray,
+    characters: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+) -> None:
+    """Set the split of all groups of two and more posts, and take them off `sizes` (int64 [C, 3]).
+
+    The largest come first. A group goes where least of it is too much; among splits where that is equal one is drawn
+    by the hash of the group, as likely as there is room. So singles, which come after, make the counts exact, but for
+    characters with a group that is larger than any room left: it goes where most room is, train at first, and
+    validation has so many posts less.
+    """
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]]) if len(order) else order
+    ends = np.r_[starts[1:], len(order)]
+    several = np.flatnonzero(ends - starts > 1)
+    names = groups[order[starts[several]]]
+    draws = hash_ids(names, seed) / 2.0**64
+    for number in several[np.lexsort((names, starts[several] - ends[several]))].tolist():
+        rows = order[starts[number] : ends[number]]
+        of_group, counts = np.unique(characters[rows], return_counts=True)
+        room = sizes[of_group]
+        too_much = np.maximum(counts[:, None] - np.maximum(room, 0), 0).sum(axis=0)
+        best = too_much == too_much.min()
+        if too_much.min():
+            split = int(np.argmax(best))  # the first of SPLITS, which is the largest
+        else:
+            shares = np.cumsum(np.where(best, np.maximum(room, 0).sum(axis=0), 0))
+            draw = draws[np.searchsorted(several, number)] * shares[-1]
+            split = int(np.searchsorted(shares, draw, side="right"))
+        splits[rows] = split
+        sizes[of_group, split] -= counts
 
 
 def shuffled_order(post_ids: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -5,9 +5,14 @@ The paper does not apply them, so both are off by default. Only active relations
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dataset_scripts.rules.posts_table import PostsTable
+
+RATING = "rating:"  # begins the tags of --rating_tags
+RATING_WORDS = {"g": "general", "s": "safe", "q": "questionable", "e": "explicit"}
 
 
 def follow(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -27,8 +32,8 @@ def follow(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     return reached
 
 
-def apply_aliases(posts: PostsTable, pairs: list[tuple[str, str]]) -> PostsTable:
-    """The table with every tag and character under the name at the end of its aliases; a tag counts once a post.
+def resolve_aliases(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The name at the end of its aliases for each name that has one.
 
     Raises ValueError when aliases go in a circle.
     """
@@ -41,6 +46,11 @@ def apply_aliases(posts: PostsTable, pairs: list[tuple[str, str]]) -> PostsTable
             seen.add(last)
             last = next_names[last]
         last_names[name] = last
+    return last_names
+
+
+def apply_aliases(posts: PostsTable, last_names: dict[str, str]) -> PostsTable:
+    """The table with every tag and character under its last name; a tag counts once a post."""
     characters, character_names = renamed(posts.characters, posts.character_names, last_names)
     tag_codes, tag_names = renamed(posts.tag_codes, posts.tag_names, last_names)
     return with_tags(posts, tag_codes, posts.tag_counts, tag_names, characters, character_names)
@@ -80,6 +90,33 @@ def apply_implications(posts: PostsTable, pairs: list[tuple[str, str]]) -> Posts
     return with_tags(posts, all_codes[order], counts, names, posts.characters, posts.character_names)
 
 
+def is_rating_tag(tag: str) -> bool:
+    return tag.startswith(RATING)
+
+
+def add_ratings(posts: PostsTable, known: set[str] | None = None) -> PostsTable:
+    """The table with the rating of each post as a tag: `rating:general` for g, `rating:questionable` for q,
+    `rating:explicit` for e. `s` means sensitive where a dump has `g` too, as Danbooru's since 2022, else safe.
+
+    Args:
+        known: the tags that a vocabulary has (`--like`); None for all.
+    """
+    words = RATING_WORDS | ({"s": "sensitive"} if {"g", "general"} & set(posts.rating_names) else {})
+    tags = [RATING + underscored_rating(words.get(name, name)) if name else None for name in posts.rating_names]
+    tags = [tag if tag and (known is None or tag in known) else None for tag in tags]
+    names = [*posts.tag_names, *sorted({tag for tag in tags if tag})]
+    codes = np.array([names.index(tag) if tag else -1 for tag in tags], np.int32)[posts.ratings]
+    rows = np.flatnonzero(codes >= 0)
+    all_codes = np.insert(posts.tag_codes, posts.offsets()[1:][rows], codes[rows])
+    counts = posts.tag_counts + (codes >= 0).astype(np.int32)
+    return with_tags(posts, all_codes, counts, names, posts.characters, posts.character_names)
+
+
+def underscored_rating(name: str) -> str:
+    """A rating of any dump as part of a tag."""
+    return "_".join("".join(c for c in name if c.isprintable()).lower().split())
+
+
 def with_tags(
     posts: PostsTable,
     tag_codes: np.ndarray,
@@ -92,14 +129,11 @@ def with_tags(
     owners = np.repeat(np.arange(len(posts)), tag_counts)
     pairs = np.unique(owners * max(len(tag_names), 1) + tag_codes)
     counts = np.bincount(pairs // max(len(tag_names), 1), minlength=len(posts)).astype(np.int32)
-    return PostsTable(
-        posts.post_ids,
-        characters,
-        posts.ratings,
-        posts.is_deleted,
-        counts,
-        (pairs % max(len(tag_names), 1)).astype(np.int32),
-        character_names,
-        posts.rating_names,
-        tag_names,
+    return replace(
+        posts,
+        characters=characters,
+        tag_counts=counts,
+        tag_codes=(pairs % max(len(tag_names), 1)).astype(np.int32),
+        character_names=character_names,
+        tag_names=tag_names,
     )

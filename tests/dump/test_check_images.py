@@ -8,7 +8,7 @@ import pytest
 from dump_factory import picture
 
 from dataset_scripts.dump import check_images as checks
-from dataset_scripts.dump.check_images import check_images, image_problem
+from dataset_scripts.dump.check_images import check_image, check_images
 from dataset_scripts.dump.list_images import ImageFile
 
 
@@ -24,7 +24,7 @@ def png_that_claims(width, height):
 def test_good_images_of_three_types_pass(tmp_path, kind):
     path = tmp_path / "1.jpg"  # judged by its bytes, not by its name
     path.write_bytes(picture(1, kind))
-    assert image_problem(ImageFile(str(path))) == (path.stat().st_size, "")
+    assert check_image(ImageFile(str(path)))[:2] == (path.stat().st_size, "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -32,7 +32,7 @@ def test_good_images_of_three_types_pass(tmp_path, kind):
 def test_every_cut_is_found(tmp_path, kind, cut):
     path = tmp_path / "1.jpg"
     path.write_bytes(picture(1, kind)[:-cut])
-    assert image_problem(ImageFile(str(path)))[1] == "truncated"
+    assert check_image(ImageFile(str(path))).problem == "truncated"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_every_cut_is_found(tmp_path, kind, cut):
 def test_problems_have_names(tmp_path, content, problem):
     path = tmp_path / "1.jpg"
     path.write_bytes(content)
-    assert image_problem(ImageFile(str(path)))[1] == problem
+    assert check_image(ImageFile(str(path))).problem == problem
 
 
 def test_missing_unreadable_and_large_files(tmp_path, monkeypatch):
@@ -60,6 +60,6 @@ def test_missing_unreadable_and_large_files(tmp_path, monkeypatch):
     (tmp_path / "large.jpg").write_bytes(picture(1))
     monkeypatch.setattr(checks, "MAX_IMAGE_BYTES", 100)
     paths = [str(tmp_path / name) for name in ("absent.jpg", "folder.jpg", "large.jpg")]
-    sizes, problems = check_images([ImageFile(path) for path in paths])
-    assert problems == ["missing", "unreadable", "oversized"]
-    assert sizes[2] == os.path.getsize(paths[2])
+    checked = check_images([ImageFile(path) for path in paths])
+    assert [image.problem for image in checked] == ["missing", "unreadable", "oversized"]
+    assert checked[2].num_bytes == os.path.getsize(paths[2])

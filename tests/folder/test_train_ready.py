@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 from test_build_danmul import read_json
 
 from dataset_scripts.build_danmul import main
-from dataset_scripts.dump.check_images import MAX_SIDE, content_problem
+from dataset_scripts.dump.check_images import MAX_SIDE, check_content
 from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.shards import train_ready
 
@@ -94,7 +94,7 @@ def test_of_an_animation_the_first_frame_is_read():
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        assert content_problem(content, decode=True) == "" and corners(content, 8)[0] == (255, 0, 0)
+        assert check_content(content, decode=True).problem == "" and corners(content, 8)[0] == (255, 0, 0)
 
 
 def test_a_small_decode_of_a_large_jpeg_looks_like_the_whole():
@@ -118,7 +118,7 @@ def test_text_of_any_length_beside_the_pixels_and_no_global_is_changed():
     content = encoded(image, "PNG", pnginfo=text, exif=exif)
     with pytest.raises(ValueError):
         Image.open(io.BytesIO(content))
-    assert content_problem(content) == content_problem(content, decode=True) == ""
+    assert check_content(content).problem == check_content(content, decode=True).problem == ""
     assert corners(content) == ((0, 0, 255), (255, 0, 0))
     profile = encoded(image, "PNG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     assert corners(profile) == ((255, 0, 0), (0, 0, 255))
@@ -140,7 +140,7 @@ def test_a_line_that_no_jpeg_holds_is_dropped_and_named(tmp_path, capsys):
 @pytest.mark.parametrize("seed", range(2))
 def test_whole_pictures_pass_and_are_made_small(seed):
     for name, content in whole_pictures(random.Random(seed)):
-        assert (content_problem(content), content_problem(content, decode=True)) == ("", ""), name
+        assert (check_content(content).problem, check_content(content, decode=True).problem) == ("", ""), name
         with Image.open(io.BytesIO(train_ready(content, 24))) as ready:
             ready.load()
             assert min(ready.size) <= 24, name
@@ -150,7 +150,7 @@ def judge_damaged(rng, number):
     """Of damaged pictures: what a reader dies of, and of that what the check finds by parts."""
     deadly = found = 0
     for name, content in damaged_pictures(rng, number):
-        problem, strict = content_problem(content), content_problem(content, decode=True)
+        problem, strict = check_content(content).problem, check_content(content, decode=True).problem
         assert not problem or strict, name  # whoever looks closer finds as much
         try:
             train_ready(content, 24)
@@ -173,11 +173,11 @@ def test_thousands_of_damaged_pictures():
 
 MEASURE = """
 import resource, sys
-from dataset_scripts.dump.check_images import image_problem
+from dataset_scripts.dump.check_images import check_image
 from dataset_scripts.dump.list_images import ImageFile
 from dataset_scripts.folder.shards import train_ready
 for path in sys.argv[1:]:
-    _, problem = image_problem(ImageFile(path), True)
+    problem = check_image(ImageFile(path), True).problem
     if not problem:
         train_ready(open(path, "rb").read(), 160)
     print(problem or "good")

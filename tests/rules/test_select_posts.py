@@ -25,6 +25,8 @@ def table(*rows):
         np.array(codes, np.int32),
         np.array([ratings[row[3]] for row in full], np.int32),
         np.array([row[4] for row in full], bool),
+        np.array([row[0] for row in full], np.int64),
+        np.zeros(len(full), np.uint64),
         np.array([len(row[2]) for row in full], np.int32),
         np.array([tags[tag] for row in full for tag in row[2]], np.int32),
         list(characters),

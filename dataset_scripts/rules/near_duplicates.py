@@ -1,0 +1,305 @@
+"""Posts that show the same drawing: by the dump's parents, by the MD5 of the file, by a hash of the picture.
+
+The search is exact: two hashes of 64 bits that differ in at most 7 differ by at most one bit in one of their four
+quarters, so only pictures whose quarters are that close are compared at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_scripts.rules.picture_hash import MIRRORED_BITS
+from dataset_scripts.rules.posts_table import in_sorted
+from dataset_scripts.rules.split_posts import SPLITS
+
+MAX_DISTANCE = 7  # bits; see above
+# Measured on planted copies (tests/rules/test_near_duplicates.py) and on what it finds in drawn pictures.
+DISTANCE = 6
+QUARTER = 16  # bits
+PAIRS_AT_ONCE = 2**22
+PAIRS_KEPT = 2**22  # until they are joined
+
+
+@dataclass
+class Images:
+    """What is known of the images of n posts."""
+
+    post_ids: np.ndarray  # int64 [n], sorted
+    num_bytes: np.ndarray  # int64 [n]
+    num_pixels: np.ndarray  # int64 [n]
+    picture_hashes: np.ndarray  # uint64 [n], see `picture_hash`; 0 = none
+    broken: dict[str, np.ndarray]  # ids by what is wrong with their image
+
+    def of(self, post_ids: np.ndarray) -> Images:
+        """Those of some of the posts, in the order asked for."""
+        rows = np.searchsorted(self.post_ids, post_ids)
+        return Images(post_ids, self.num_bytes[rows], self.num_pixels[rows], self.picture_hashes[rows], self.broken)
+
+
+@dataclass
+class OtherPosts:
+    """Train posts of another data set, which those of this one may show again."""
+
+    post_ids: np.ndarray  # int64 [m]
+    families: np.ndarray  # int64 [m]
+    picture_hashes: np.ndarray  # uint64 [m]
+
+
+@dataclass
+class NearDuplicates:
+    """Which posts show the same drawing as which others."""
+
+    groups: np.ndarray  # int64 [N], the least post id of the group; its own for a post alone
+    near_train: np.ndarray  # bool [N], of validation and test: a post of train shows the same
+    statistics: dict  # for build.json
+
+
+def join_families(post_ids: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """int64 [N]: the least id of all that are linked by parents, over any number of steps.
+
+    Siblings are a family even where the dump has not got their parent; circles of parents are one too.
+
+    Args:
+        post_ids, families: int64 [N], each with the id of its parent or its own.
+    """
+    if not len(post_ids) or (post_ids == families).all():
+        return families
+    names, codes = np.unique(np.concatenate([post_ids, families]), return_inverse=True)
+    ours, parents = np.split(codes, [len(post_ids)])
+    return names[joined(len(names), ours, parents)[ours]]
+
+
+def joined(number: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """int64 [number]: of each node the least that links lead to, over any number of steps.
+
+    SciPy's connected components take 0.3 s to import, a tenth of the build of a thousand pictures.
+    """
+    least = np.arange(number)
+    while True:
+        a, b = least[first], least[second]
+        if (a == b).all():
+            return least
+        np.minimum.at(least, np.maximum(a, b), np.minimum(a, b))
+        while ((further := least[least]) != least).any():
+            least = further
+
+
+def families_of(wanted: np.ndarray, post_ids: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """The families of some ids among posts; an id that is none of them is its own."""
+    order = np.argsort(post_ids, kind="stable")
+    places = order[np.minimum(np.searchsorted(post_ids, wanted, sorter=order), len(order) - 1)]
+    return np.where(post_ids[places] == wanted, families[places], wanted)
+
+
+def group_posts(
+    post_ids: np.ndarray,
+    families: np.ndarray,
+    file_hashes: np.ndarray,
+    picture_hashes: np.ndarray,
+    distance: int,
+    others: OtherPosts | None = None,
+) -> dict[str, np.ndarray]:
+    """{"parent", "file", "picture", "any"}: the group of each post (int64 [N + m], its least post id) by each of the
+    relations alone, and by all together, over any number of steps; the m other posts at the end.
+
+    Args:
+        post_ids: int64 [N], unique.
+        families: int64 [N], as [`join_families`] gives them.
+        file_hashes, picture_hashes: uint64 [N]; 0 for none, which is like nothing.
+        distance: bits in which the hashes of two pictures of one drawing may differ, 0 to 7.
+        others: of another data set.
+    """
+    if others is not None:
+        post_ids = np.concatenate([post_ids, others.post_ids])
+        families = np.concatenate([families, others.families])
+        file_hashes = np.concatenate([file_hashes, np.zeros(len(others.post_ids), np.uint64)])
+        picture_hashes = np.concatenate([picture_hashes, others.picture_hashes])
+    order = np.argsort(post_ids)  # so that the least node of a group is its least id
+    rows = {
+        "parent": first_of(families[order]),
+        "file": first_of(file_hashes[order], alone=0),
+        "picture": alike_pictures(picture_hashes[order], distance),
+    }
+    nodes = np.tile(np.arange(len(order)), len(rows))
+    rows["any"] = joined(len(order), nodes, np.concatenate(list(rows.values())))
+    groups = {}
+    for name, least in rows.items():
+        groups[name] = np.empty(len(order), np.int64)
+        groups[name][order] = post_ids[order][least]
+    return groups
+
+
+def find_near_train(relations: dict[str, np.ndarray], splits: np.ndarray) -> NearDuplicates:
+    """The groups of the N posts of `splits`, which of them lie near a train post, and how many there are.
+
+    Args:
+        relations: of [`group_posts`]; what it has more than N are train posts of another set.
+        splits: int8 [N], index into SPLITS.
+    """
+    groups, num_posts = relations["any"], len(splits)
+    sizes = group_sizes(groups)[:num_posts]
+    in_train = np.concatenate([groups[:num_posts][splits == 0], groups[num_posts:]])
+    groups = groups[:num_posts]
+    near_train = (splits != 0) & in_sorted(groups, np.unique(in_train))
+    several = sizes > 1
+    pairs = np.unique(np.stack([groups[several], splits[several]]), axis=1)
+    statistics = {
+        "groups": len(np.unique(groups[several])),
+        "posts_in_groups": int(several.sum()),
+        "largest_group": int(sizes.max(initial=0)),
+        "posts_by_relation": {
+            name: int((group_sizes(relations[name])[:num_posts] > 1).sum()) for name in ("parent", "file", "picture")
+        },
+        "groups_across_splits": int((np.unique(pairs[0], return_counts=True)[1] > 1).sum()),
+        "near_train": {
+            name: int(near_train[splits == split].sum()) for split, name in enumerate(SPLITS) if name != "train"
+        },
+    }
+    return NearDuplicates(groups, near_train, statistics)
+
+
+def group_sizes(groups: np.ndarray) -> np.ndarray:
+    """The number of posts in the group of each post."""
+    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return counts[inverse]
+
+
+def describe_duplicates(found: dict) -> str:
+    """The statistics of [`find_near_train`] in two sentences."""
+    by = ", ".join(f"{number:,} by {name}" for name, number in found["posts_by_relation"].items())
+    near = ", ".join(f"{number:,} {name}" for name, number in found["near_train"].items())
+    return (
+        f"near-duplicates: {found['posts_in_groups']:,} posts in {found['groups']:,} groups ({by}), the largest of "
+        f"{found['largest_group']:,}; {found['groups_across_splits']:,} groups lie in several splits.\n"
+        f"posts that a train post shows too: {near}"
+    )
+
+
+def first_of(values: np.ndarray, alone: int | None = None) -> np.ndarray:
+    """int64 [N]: the first place with the same value; what is `alone` is like nothing."""
+    _, places, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return np.where(values == alone, np.arange(len(values)), places[inverse])
+
+
+def alike_pictures(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """int64 [N]: the first place of those that are linked by hashes within `distance`, mirrored or not."""
+    first = first_of(hashes, alone=0)
+    distinct = np.flatnonzero((first == np.arange(len(hashes))) & (hashes != 0))
+    least = np.arange(len(distinct))
+    for a, b in close_pairs(hashes[distinct], distance):
+        ends = np.concatenate([np.arange(len(distinct)), a]), np.concatenate([least, b])
+        least = joined(len(distinct), *ends)
+    alike = np.arange(len(hashes))
+    alike[distinct] = distinct[least]
+    return alike[first]
+
+
+def close_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of all pairs of distinct hashes within `distance` bits, mirrored or not, some millions at a time; some
+    pairs come more than once.
+
+    Raises ValueError for a distance that the search would not be exact for.
+    """
+    if not 0 <= distance <= MAX_DISTANCE:
+        raise ValueError(f"Expected a distance of 0 to {MAX_DISTANCE} bits, got {distance}.")
+    flips = [0] + [1 << bit for bit in range(QUARTER) if distance >= 4]
+    mirrored = hashes ^ MIRRORED_BITS
+    found: list[tuple[np.ndarray, np.ndarray]] = [(np.array([], np.int32),) * 2]
+    num_found = 0
+    for quarter in range(4):
+        shift = np.uint64(quarter * QUARTER)
+        plain, other = Buckets(hashes, shift), Buckets(mirrored, shift)
+        for key in np.flatnonzero(np.diff(plain.starts)).tolist():
+            rows, values = plain.bucket(key)
+            parts = [plain.bucket(key ^ flip) for flip in flips if key ^ flip >= key]
+            parts += [other.bucket(key ^ flip) for flip in flips]
+            theirs = np.concatenate([part for part, _ in parts])
+            their_values = np.concatenate([part for _, part in parts])
+            step = max(1, PAIRS_AT_ONCE // max(1, len(theirs)))
+            for start in range(0, len(rows), step):
+                differ = np.bitwise_count(values[start : start + step, None] ^ their_values)
+                # What is near is rare: a flat search is cheaper than one by rows and columns.
+                places = np.flatnonzero(differ <= distance)
+                a, b = rows[start + places // len(theirs)], theirs[places % len(theirs)]
+                found.append((a[a != b], b[a != b]))
+                num_found += len(places)
+                if num_found > PAIRS_KEPT:
+                    yield tuple(np.concatenate(column) for column in zip(*found, strict=True))
+                    found, num_found = found[:1], 0
+    yield tuple(np.concatenate(column) for column in zip(*found, strict=True))
+
+
+class Buckets:
+    """Hashes sorted by one of their quarters."""
+
+    def __init__(self, hashes: np.ndarray, shift: np.uint64):
+        keys = (hashes >> shift).astype(np.uint16)
+        self.rows = np.argsort(keys, kind="stable").astype(np.int32)
+        self.values = hashes[self.rows]
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2**QUARTER))])
+
+    def bucket(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places and hashes of those with this quarter."""
+        part = slice(self.starts[key], self.starts[key + 1])
+        return self.rows[part], self.values[part]
+
+
+def copies(
+    post_ids: np.ndarray,
+    characters: np.ndarray,
+    file_hashes: np.ndarray,
+    picture_hashes: np.ndarray,
+    num_pixels: np.ndarray,
+    num_bytes: np.ndarray,
+    distance: int,
+    kept_hashes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Posts that are copies of a better one of the same character, bool [N] (`--duplicates drop`).
+
+    Better is what has more pixels, then more bytes, then the lower id. Going from the best to the worst, a post goes
+    if it is like one that stays: so what is left is never alike, and nothing goes that is like nothing that stays.
+    A child of another post is no copy for that, nor is a picture of another character, however alike they are: a heart
+    of another colour is another emoji.
+
+    Args:
+        post_ids, characters, file_hashes, picture_hashes, num_pixels, num_bytes: [N].
+        distance: see [`group_posts`].
+        kept_hashes: uint64, of pictures that are there already (`--like`): what is like one of them goes.
+    """
+    dropped = np.zeros(len(post_ids), bool)
+    earlier = np.array([], np.uint64) if kept_hashes is None else np.unique(kept_hashes[kept_hashes != 0])
+    everything = np.concatenate([picture_hashes, earlier])
+    alike = group_posts(
+        np.arange(len(everything)),
+        np.arange(len(everything)),
+        np.concatenate([file_hashes, np.zeros(len(earlier), np.uint64)]),
+        everything,
+        distance,
+    )["any"]
+    by_group = np.lexsort((post_ids, -num_bytes, -num_pixels, alike[: len(post_ids)]))
+    groups = alike[by_group]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.array([], np.int64)
+    sizes = np.diff(np.r_[starts, len(groups)])
+    has_old = in_sorted(groups[starts], np.unique(alike[len(post_ids) :]))
+    for start, size in zip(starts[(sizes > 1) | has_old], sizes[(sizes > 1) | has_old], strict=True):
+        rows = by_group[start : start + size]
+        before = earlier[alike[len(post_ids) :] == groups[start]]
+        kept: list[int] = []
+        for row in rows.tolist():
+            same = [other for other in kept if characters[other] == characters[row]]
+            is_copy = file_hashes[row] != 0 and (file_hashes[same] == file_hashes[row]).any()
+            theirs = np.concatenate([picture_hashes[same], before])
+            if is_copy or is_near(picture_hashes[row], theirs, distance).any():
+                dropped[row] = True
+            else:
+                kept.append(row)
+    return dropped
+
+
+def is_near(value: np.uint64, others: np.ndarray, distance: int) -> np.ndarray:
+    """bool: which hashes are within `distance` of one, mirrored or not; 0 is like nothing."""
+    differ = np.minimum(np.bitwise_count(others ^ value), np.bitwise_count(others ^ value ^ MIRRORED_BITS))
+    return (differ <= distance) & (others != 0) & (value != 0)
