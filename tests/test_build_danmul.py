@@ -117,7 +117,7 @@ def test_lists_and_card(dirty_dump, tmp_path):
     ]
     assert tags[-1]["tag"] == "pair_4" and tags[-1]["score"] == pytest.approx(2 / 3 * math.log(20 / 2), abs=1e-6)
     assert read_json(folder, "characters") == [
-        {"character": name, "posts": 10, "train": 7, "validation": 1, "test": 2}
+        {"character": name, "posts": 10, "train": 7, "validation": 1, "test": 2, "series": None}
         for name in ("alice_(wonderland)", "bob")
     ]
     assert read_json(folder, "statistics")["train"]["images_per_class"] == {"min": 7, "max": 7, "mean": 7.0}
@@ -223,7 +223,10 @@ def test_load_dataset_danmul(dirty_dump, tmp_path):
     assert loaded["same"]
     assert loaded["image"] == ["JpegImageFile", [8, 8], "RGB"] and loaded["streamed_image"] == [8, 8]
     assert loaded["names"] == ["alice_(wonderland)", "bob"]
-    assert loaded["features"] == ["post_id", "image", "character", "tags", "rating"]
+    assert loaded["features"] == [
+        *("post_id", "image", "character", "tags", "rating"),
+        *("picture_hash", "group", "near_train"),
+    ]
 
 
 def test_a_rebuilt_data_set_is_not_taken_from_the_cache(tmp_path):

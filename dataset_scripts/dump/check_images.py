@@ -21,6 +21,7 @@ MAX_IMAGE_BYTES = 16 * 2**20  # 512px images have 0.1 MB; a row group of 100 mus
 MAX_IMAGE_PIXELS = 50_000_000  # of the header: a guard against decompression bombs, not against large pictures
 MAX_SIDE = 65_500  # what libjpeg reads and writes: a line of 1 x 100,000 pixels never becomes a train-ready JPEG
 SHORTEST_SIDE, LONGEST_SIDE = 32, 256  # pixels of a small picture: no wave of its hash is shorter than 6
+LUMA = np.array([[0.299], [0.587], [0.114]])
 MAX_SCANS = 100  # of a JPEG, ten are usual; each is a pass over all pixels and may have ten bytes
 REASONS = ("missing", "unreadable", "empty", "oversized", "not an image", "truncated", "damaged")
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
@@ -205,7 +206,9 @@ def small_grey(content: bytes, kind: str, strict: bool = True) -> np.ndarray:
         space = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
         sides = {"min_height": SHORTEST_SIDE, "min_width": SHORTEST_SIDE}
         pixels = simplejpeg.decode_jpeg(content, space, strict=strict, **sides)
-        grey = Image.fromarray(pixels.mean(axis=2).astype(np.uint8) if space == "CMYK" else pixels[:, :, 0])
+        if space == "CMYK":  # inverted, as every program writes it
+            pixels = pixels[:, :, :3] @ LUMA * pixels[:, :, 3:] / 255
+        grey = Image.fromarray(pixels[:, :, 0].astype(np.uint8))
     else:
         grey = upright_rgb(content, 2 * SHORTEST_SIDE).convert("L")
     return np.asarray(grey.reduce(tuple(max(1, side // LONGEST_SIDE) for side in grey.size)))

@@ -14,6 +14,11 @@ from dataset_scripts.dump.list_images import ImageFile
 from dataset_scripts.folder.shards import ROWS_PER_GROUP, ShardTask, danmul_schema, write_shard
 
 
+def duplicates_of(ids):
+    """Columns of picture hash, group, and whether a train post is near."""
+    return np.uint64(2**63) + ids.astype(np.uint64), ids // 2, ids % 2 == 0
+
+
 def shard_of(tmp_path, number):
     ids = np.arange(1, number + 1)
     paths = []
@@ -27,7 +32,9 @@ def shard_of(tmp_path, number):
     schema = danmul_schema(["alice", "bob"])
     path = str(tmp_path / "train-00000-of-00001.parquet")
     images = [ImageFile(image) for image in paths]
-    return ShardTask(path, schema, ids, images, ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"])
+    return ShardTask(
+        path, schema, ids, images, ids % 2, [None, "s"] * number, counts, codes, ["x", "帽子"], *duplicates_of(ids)
+    )
 
 
 def test_shard_holds_the_original_bytes_and_the_class_names(tmp_path):
@@ -52,6 +59,8 @@ def test_shard_holds_the_original_bytes_and_the_class_names(tmp_path):
         post_id = row["post_id"]
         assert row["image"] == {"bytes": picture(post_id), "path": f"{post_id}.jpg"}
         assert (row["character"], row["tags"]) == (post_id % 2, ["x", "帽子"][: post_id % 3])
+        assert (row["picture_hash"], row["group"]) == (2**63 + post_id, post_id // 2)
+        assert row["near_train"] == (post_id % 2 == 0)
     assert [row["rating"] for row in rows[:2]] == [None, "s"]
     assert Image.open(io.BytesIO(rows[0]["image"]["bytes"])).size == (8, 8)
 
@@ -69,4 +78,13 @@ def test_empty_shard_has_the_columns(tmp_path):
     write_shard(shard_of(tmp_path, 0))
     table = pq.read_table(tmp_path / "train-00000-of-00001.parquet")
     assert table.num_rows == 0
-    assert table.column_names == ["post_id", "image", "character", "tags", "rating"]
+    assert table.column_names == [
+        "post_id",
+        "image",
+        "character",
+        "tags",
+        "rating",
+        "picture_hash",
+        "group",
+        "near_train",
+    ]

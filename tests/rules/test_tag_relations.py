@@ -15,7 +15,13 @@ from upath import UPath
 
 from dataset_scripts.build_danmul import main
 from dataset_scripts.dump.read_relations import read_relations
-from dataset_scripts.rules.tag_relations import apply_aliases, apply_implications, follow
+from dataset_scripts.rules.tag_relations import (
+    add_ratings,
+    apply_aliases,
+    apply_implications,
+    follow,
+    resolve_aliases,
+)
 
 POSTS = [Post(1, ["kantai"], ["a", "b", "x"]), Post(2, ["kancolle"], []), Post(3, [], ["a"])]
 POSTS += [Post(4, ["c"], ["d", "x"])]
@@ -28,19 +34,31 @@ def posts(tmp_path):
 
 def test_aliases_are_followed_to_their_end(posts):
     pairs = [("a", "b"), ("b", "B"), ("kantai", "kancolle")]
-    found = [row[:3] for row in rows(apply_aliases(posts, pairs))]
+    found = [row[:3] for row in rows(apply_aliases(posts, resolve_aliases(pairs)))]
     assert found == [(1, "kancolle", ["B", "x"]), (2, "kancolle", []), (3, None, []), (4, "c", ["d", "x"])]
 
 
-def test_aliases_in_a_circle_are_refused(posts):
+def test_aliases_in_a_circle_are_refused():
     with pytest.raises(ValueError, match="leads back to itself"):
-        apply_aliases(posts, [("d", "e"), ("e", "d")])
+        resolve_aliases([("d", "e"), ("e", "d")])
 
 
 def test_implied_tags_are_added_once(posts):
     pairs = [("a", "m"), ("m", "n"), ("b", "n"), ("x", "a")]
     found = [row[2] for row in rows(apply_implications(posts, pairs))]
     assert found == [["a", "b", "m", "n", "x"], [], [], ["a", "d", "m", "n", "x"]]
+
+
+def test_ratings_become_tags_and_s_means_what_its_dump_means(posts):
+    assert [row[2] for row in rows(add_ratings(posts))] == [
+        ["a", "b", "rating:safe", "x"],
+        ["rating:safe"],
+        ["rating:safe"],
+        ["d", "rating:safe", "x"],
+    ]
+    posts.rating_names.append("g")
+    assert rows(add_ratings(posts))[1][2] == ["rating:sensitive"]
+    assert rows(add_ratings(posts, known={"rating:general"}))[1][2] == []
 
 
 def test_circles_end():
