@@ -120,6 +120,13 @@ def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     return {"tags": len(unknown), "occurrences": sum(unknown)}
 
 
+def posts_near_train(rows) -> list[int] | None:
+    """Ids of the posts of which a train post shows the same drawing; None where the data set does not say."""
+    if "near_train" not in rows.schema.names:
+        return None
+    return rows.column("post_id").filter(rows.column("near_train")).to_pylist()
+
+
 def count_training_images(dataset: str, characters: Sequence[str], allow_unknown: bool) -> list[int]:
     """Training images of each of the model's characters [C]; others have none, or are an error."""
     from modeling_mfdn.data.dataset import load_split, read_characters
@@ -194,6 +201,7 @@ def main(argv: list[str] | None = None) -> dict:
         Calibrator,
         Confidence,
         Hints,
+        NearTrain,
         Predictions,
         evaluate_model,
         predict_split,
@@ -250,6 +258,8 @@ def main(argv: list[str] | None = None) -> dict:
     reducers += [CharacterQueries(processor, hints)] if args.unseen else []
     reducers += [Confidence(processor.temperature)] if args.errors else []
     reducers += [Calibrator()] if args.calibrate else []
+    near_train = posts_near_train(rows)
+    reducers += [NearTrain(near_train)] if near_train is not None else []
     results = {
         "model": public_name(args.model),
         "dataset": public_name(args.dataset),

@@ -157,16 +157,16 @@ def character_list(posts: PostsTable, splits: np.ndarray, series: Counter[tuple[
     ]
 
 
-def implied_tags(pairs: list[tuple[str, str]], tag_names: list[str]) -> dict[str, list[str]]:
+def implied_tags(pairs: list[tuple[str, str]], tag_names: list[str]) -> list[dict]:
     """For each tag of the vocabulary those that it implies, over any number of steps, as far as they are in it."""
     known = set(tag_names)
     implied = {tag: sorted(known.intersection(found)) for tag, found in sorted(follow(pairs).items()) if tag in known}
-    return {tag: found for tag, found in implied.items() if found}
+    return [{"tag": tag, "implies": found} for tag, found in implied.items() if found]
 
 
-def character_tags(posts: PostsTable, splits: np.ndarray) -> dict[str, dict[str, float]]:
+def character_tags(posts: PostsTable, splits: np.ndarray) -> list[dict]:
     """P(tag | character) on the train posts, from LEAST_SHARE, the likeliest first: what is always true of a character
-    ranks first. {} where nothing is trained on."""
+    ranks first. Nothing where nothing is trained on."""
     in_train = splits == 0
     characters = np.repeat(posts.characters, posts.tag_counts).astype(np.int64)
     pairs = (characters * len(posts.tag_names) + posts.tag_codes)[np.repeat(in_train, posts.tag_counts)]
@@ -179,7 +179,7 @@ def character_tags(posts: PostsTable, splits: np.ndarray) -> dict[str, dict[str,
         if shares[row] >= LEAST_SHARE:
             name = posts.character_names[codes[row]]
             found.setdefault(name, {})[posts.tag_names[tags[row]]] = round(float(shares[row]), 3)
-    return found
+    return [{"character": name, "tags": shares} for name, shares in found.items()]
 
 
 def write_json(path: UPath, content: dict | list) -> None:
@@ -187,7 +187,7 @@ def write_json(path: UPath, content: dict | list) -> None:
 
 
 def json_text(content: dict | list) -> str:
-    """Indented; one record a line for lists and for records by name, which are long."""
+    """Indented; one record a line for lists, which are long."""
     if isinstance(content, list):
         return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in content) + "\n]\n"
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -274,6 +274,42 @@ class Hints:
         return dict(zip(columns, torch.cat(self.hits).mean(dim=0).tolist(), strict=True))
 
 
+class NearTrain:
+    """Top-1 accuracy with and without the posts of which a train post shows the same drawing (`near_train` of the
+    data set): what the leak between the splits is worth.
+
+    Args:
+        post_ids: those posts.
+    """
+
+    name = "near_train"
+
+    def __init__(self, post_ids: Iterable[int]):
+        self.post_ids = torch.tensor(sorted(post_ids), dtype=torch.int64)
+        self.is_near: list[torch.Tensor] = []
+        self.hits: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def add(self, found: dict) -> None:
+        self.is_near.append(torch.isin(found["post_id"].cpu(), self.post_ids))
+        for modality in ("image", "image+tags"):
+            if modality in found:
+                hits = found[modality]["logits"].argmax(dim=1) == found["labels"]
+                self.hits[modality].append(hits.cpu().double())
+
+    def compute(self) -> dict:
+        """`{"num_near", "num_others": images, "image": {"near", "others": top-1, None of no image}, "image+tags": the
+        same}`."""
+        near = torch.cat(self.is_near)
+        shares = {modality: torch.cat(hits) for modality, hits in self.hits.items()}
+        return {"num_near": int(near.sum()), "num_others": int((~near).sum())} | {
+            modality: {
+                name: hits[rows].mean().item() if rows.any() else None
+                for name, rows in (("near", near), ("others", ~near))
+            }
+            for modality, hits in shares.items()
+        }
+
+
 class Confidence:
     """Calibration from the image alone, at temperature 1 and at the stored temperature."""
 

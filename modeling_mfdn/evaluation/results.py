@@ -38,10 +38,22 @@ def format_results(results: dict) -> str:
         )
     if "open_set" in results:
         lines += format_unseen(results)
+    if results.get("near_train", {}).get("num_near"):
+        lines.append(format_near_train(results["near_train"]))
     if results.get("num_broken"):
         lines.append(f"\n{results['num_broken']} further images cannot be decoded and are left out; the log says why.")
     lines.append("\nimage: all tags are to find. image+tags: half of a post's tags are given, the rest is to find.")
     return "\n".join(lines)
+
+
+def format_near_train(found: dict) -> str:
+    """What posts that train shows too are worth."""
+    shares = [
+        f"{modality} {found[modality]['others']:.1%} (of them {found[modality]['near']:.1%})"
+        for modality in ("image", "image+tags")
+        if modality in found and found["num_others"]
+    ]
+    return f"\ntop-1 without the {found['num_near']} posts that a train post shows too: {', '.join(shares)}"
 
 
 def format_unseen(results: dict) -> list[str]:
