@@ -86,7 +86,9 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     statistics = all_statistics(json.loads((folder / "statistics.json").read_text(encoding="utf-8")), record)
     write_whole(folder / "build.json", json_text(record))
     write_whole(folder / "statistics.json", json_text(statistics))
-    write_whole(folder / "README.md", dataset_card(record, statistics, has_share=True))
+    characters = json.loads((folder / "characters.json").read_text(encoding="utf-8"))
+    names = [entry["character"] for entry in characters]
+    write_whole(folder / "README.md", dataset_card(record, statistics, names, has_share=True))
     return entry
 
 

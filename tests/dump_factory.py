@@ -18,6 +18,7 @@ class Post:
     rating: str = "s"
     deleted: bool = False
     other: list[str] = field(default_factory=lambda: ["some_artist", "highres"])
+    more: dict = field(default_factory=dict)  # further keys of the record
 
     def flat(self) -> str:
         record = {
@@ -28,6 +29,7 @@ class Post:
             "tag_string_character": " ".join(self.characters) or None,
             "tag_string_artist": " ".join(self.other[:1]) or None,
             "tag_string_meta": " ".join(self.other[1:]),
+            **self.more,
         }
         return json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False)
 
@@ -39,6 +41,7 @@ class Post:
             "rating": self.rating,
             "is_deleted": self.deleted,
             "tags": [{"id": "7", "name": name, "category": category} for name, category in tags],
+            **self.more,
         }
         return json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False)
 

@@ -161,6 +161,9 @@ def test_14413_class_names_and_25404_tags(tmp_path):
             pa.array(rng.integers(0, len(names), number), pa.int64()),
             pa.array([rng.choice(tags, 24, replace=False).tolist() for _ in range(number)], pa.list_(pa.string())),
             pa.array(["s"] * number),
+            pa.array(rng.integers(0, 2**64, number, dtype=np.uint64)),
+            pa.array(np.arange(number), pa.int64()),
+            pa.array([False] * number),
         ]
         with (folder / "data" / f"{split}-00000-of-00001.parquet").open("wb") as file:
             with parquet_writer(file, schema) as writer:
@@ -174,7 +177,10 @@ def test_14413_class_names_and_25404_tags(tmp_path):
         "images": {},
         "rules": [],
         "options": {"seed": 0},
-        "shards": [{"sha256": "0"}],
+        "shards": [
+            {"sha256": "0", "file": f"{split}-00000-of-00001.parquet", "rows": rows, "bytes": 1}
+            for split, rows in (("train", 3_000), ("validation", 100), ("test", 500))
+        ],
         "counts": {
             "posts": 3_600,
             "characters": len(names),
@@ -185,7 +191,7 @@ def test_14413_class_names_and_25404_tags(tmp_path):
         },
     }
     numbers = np.zeros(3_600, np.int8)
-    card = dataset_card(record, table_1(numbers, numbers, numbers, len(names)), has_share=False)
+    card = dataset_card(record, table_1(numbers, numbers, numbers, len(names)), names, has_share=False)
     (folder / "README.md").write_text(card, encoding="utf-8")
     assert len(card.encode()) < 10_000  # the Hub refuses a README with all names (huggingface/datasets#7392)
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}

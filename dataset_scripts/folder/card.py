@@ -7,10 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from dataset_scripts.folder.shards import danmul_schema
 from dataset_scripts.folder.statistics import SPECIAL_TOKENS, table_1_markdown
 from dataset_scripts.rules.split_posts import SPLITS
 
 MAX_TEXT = 200  # characters of anything that is not ours
+MAX_NAMES = 200  # of characters in the YAML
 RATINGS = 20  # kinds that are shown: image boards have five
 
 
@@ -35,10 +37,40 @@ def plain(text: str) -> str:
     return "".join(c for c in " ".join(str(text).split()) if c.isprintable() and c not in "`|<>[]{}*\\")[:MAX_TEXT]
 
 
-def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
-    """README.md: the YAML that `load_dataset` reads, then the numbers. No class names: see danmul_schema.
+def dataset_info(build: dict, character_names: list[str]) -> str:
+    """YAML of what `load_dataset_builder(...).info` knows before anything is downloaded: rows and bytes of each split,
+    and the features, unless there are more than MAX_NAMES characters: all their names stand in the files anyway, and
+    the Hub takes no card that is too large (huggingface/datasets#7392)."""
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo  # 1.5 s
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
 
-    Args: the contents of build.json and statistics.json; whether the folder holds share/ (Dan:share, Table III).
+    features = None
+    if len(character_names) <= MAX_NAMES:
+        features = Features.from_arrow_schema(danmul_schema(character_names))
+    infos = {}
+    for config, shards in (("default", build["shards"]), ("share", build.get("share", {}).get("shards", []))):
+        splits = {}
+        for name in SPLITS:
+            parts = [shard for shard in shards if shard["file"].startswith(f"{name}-")]
+            if parts:
+                num_bytes, num_examples = (sum(part[key] for part in parts) for key in ("bytes", "rows"))
+                splits[name] = SplitInfo(name, num_bytes=num_bytes, num_examples=num_examples)
+        if splits:
+            size = sum(split.num_bytes for split in splits.values())
+            infos[config] = DatasetInfo(
+                features=features, splits=SplitDict(splits), download_size=size, dataset_size=size
+            )
+    data = DatasetCardData()
+    DatasetInfosDict(infos).to_dataset_card_data(data)
+    return data.to_yaml()
+
+
+def dataset_card(build: dict, statistics: dict, character_names: list[str], has_share: bool) -> str:
+    """README.md: the YAML that `load_dataset` reads, then the numbers.
+
+    Args: the contents of build.json and statistics.json; the characters in the order of their labels; whether the
+    folder holds share/ (Dan:share, Table III).
     """
     counts = build["counts"]
     ratings = [f"`{plain(rating)}` {number:,}" for rating, number in list(counts["ratings"].items())[:RATINGS]]
@@ -58,4 +90,5 @@ def dataset_card(build: dict, statistics: dict, has_share: bool) -> str:
         table_1=table_1_markdown(statistics),
         broken=", ".join(f"{entry['count']:,} {reason}" for reason, entry in build["images"].items()) or "none",
         ratings=", ".join(ratings),
+        dataset_info=dataset_info(build, character_names),
     )

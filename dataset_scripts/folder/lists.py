@@ -122,7 +122,7 @@ def write_lists(
     write_json(folder / "statistics.json", all_statistics(divided.statistics, record))
     if parsed.bad_lines:
         write_rejects(folder / "rejects.jsonl", parsed.bad_lines)
-    card = dataset_card(record, divided.statistics, has_share=(folder / "share").is_dir())
+    card = dataset_card(record, divided.statistics, posts.character_names, has_share=(folder / "share").is_dir())
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -169,6 +169,8 @@ def group_sizes(groups: np.ndarray) -> np.ndarray:
 
 def describe_duplicates(found: dict) -> str:
     """The statistics of [`find_near_train`] in two sentences."""
+    if not found["posts_in_groups"]:
+        return "near-duplicates: none"
     by = ", ".join(f"{number:,} by {name}" for name, number in found["posts_by_relation"].items())
     near = ", ".join(f"{number:,} {name}" for name, number in found["near_train"].items())
     return (

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from datasets import load_dataset_builder
 from dump_factory import Post, write_dump
 from huggingface_hub import DatasetCard
 
@@ -36,9 +37,22 @@ def test_every_file_it_names_is_there(folder):
         assert (folder / name).is_file(), name
 
 
+def test_rows_bytes_and_features_are_known_before_anything_is_read(folder):
+    info = load_dataset_builder(str(folder)).info
+    assert {name: split.num_examples for name, split in info.splits.items()} == {
+        **{"train": 14, "validation": 1, "test": 5}
+    }
+    size = sum(path.stat().st_size for path in (folder / "data").glob("*.parquet"))
+    assert info.download_size == sum(split.num_bytes for split in info.splits.values()) == size
+    assert info.features["character"].names == ["alice"] and list(info.features)[-1] == "near_train"
+    record, statistics = (json.loads((folder / f"{name}.json").read_text()) for name in ("build", "statistics"))
+    many = dataset_card(record, statistics, [f"name_{number}" for number in range(14_413)], has_share=False)
+    assert len(many) < 10_000 and "num_examples: 14" in many and "name_1" not in many
+
+
 def test_share_is_named_only_where_it_is(folder):
     record, statistics = (json.loads((folder / f"{name}.json").read_text()) for name in ("build", "statistics"))
-    without, with_share = (dataset_card(record, statistics, has_share=share) for share in (False, True))
+    without, with_share = (dataset_card(record, statistics, ["alice"], has_share=share) for share in (False, True))
     assert "share" not in without.split("---")[1]
     assert 'path: "share/test-*.parquet"' in with_share and 'load_dataset("danmul", "share"' in with_share
 
@@ -48,7 +62,9 @@ def test_nothing_of_a_dump_breaks_out_of_the_card(folder):
     evil = "s`</p>\n# Free GPUs <script>{{ 7 * 7 }}</script>|\x1b[2J"
     record["counts"]["ratings"] = {evil: 3, "x" * 10_000: 1} | {f"r{i}": 1 for i in range(1000)}
     record["source"], record["options"]["like"], record["rules"][0]["rule"] = evil, evil, evil
-    text = dataset_card(record, statistics, has_share=False)
+    text = dataset_card(record, statistics, [evil], has_share=False)
+    assert "<script>" not in text.split("\n---\n")[1] and len(text.split("\n---\n")) == 2
+    text = dataset_card(record, statistics, ["alice"], has_share=False)
     assert "<script>" not in text and "\n# Free" not in text and "\x1b" not in text and len(text) < 10_000
     assert DatasetCard(text).data.to_dict()["license"] == "other"
 
