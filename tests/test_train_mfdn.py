@@ -22,6 +22,7 @@ import evaluate_mfdn
 import train_mfdn
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.data.dataset import is_left_out
+from modeling_mfdn.data.parquet_rows import ParquetRows
 from modeling_mfdn.paper.run_results import RunResults
 from modeling_mfdn.paper.tables import table_5
 from modeling_mfdn.training.schedules import learning_rate_factor, mask_ratio
@@ -231,6 +232,17 @@ def test_resumed_run_has_the_very_weights_of_the_unbroken_one(trained, danmul, t
     unbroken, resumed = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "resumed"))
     assert unbroken.keys() == resumed.keys()
     assert [name for name in unbroken if not torch.equal(unbroken[name], resumed[name])] == []
+
+
+def test_a_resumed_run_reads_nothing_of_what_was_seen(danmul, tmp_path, monkeypatch):
+    batches, read = [], ParquetRows.__getitems__
+    monkeypatch.setattr(ParquetRows, "__getitems__", lambda rows, i: (batches.append(list(i)), read(rows, i))[1])
+    flags = ["--eval_strategy", "no", "--max_steps", "9"]
+    train(danmul, tmp_path / "unbroken", *flags)
+    unbroken, batches[:] = batches[:9], []
+    checkpoint = str(tmp_path / "unbroken" / "checkpoint-5")
+    train(danmul, tmp_path / "resumed", *flags, "--resume_from_checkpoint", checkpoint)
+    assert batches[:4] == unbroken[5:] and unbroken[0] not in batches[:4]
 
 
 def test_same_seed_gives_the_same_weights_and_the_same_table_with_any_number_of_workers(trained, danmul, tmp_path):

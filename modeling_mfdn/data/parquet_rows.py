@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 LANES = 4  # batches come from them in turn, so that up to so many workers read no row group twice
@@ -40,18 +41,21 @@ class ParquetRows(Dataset):
         if not files:
             raise ValueError("Expected Parquet files, got none.")
         self.files = list(files)
+        self.schema: pa.Schema | None = None
+        sizes, places = [], []
         with ThreadPoolExecutor(THREADS) as threads:
-            found = list(threads.map(read_footer, self.files))
-        self.schema: pa.Schema = found[0][1]
-        for file, (_, schema) in zip(self.files, found, strict=True):
-            if not schema.equals(self.schema):
-                columns = f"{schema.names}, not {self.schema.names}"
-                raise ValueError(f"{file} has other columns or classes than {self.files[0]}: {columns}.")
+            for file, (group_sizes, schema) in enumerate(threads.map(read_footer, self.files)):
+                self.schema = schema if self.schema is None else self.schema  # of the others nothing is kept
+                if not have_same_features(schema, self.schema):
+                    raise ValueError(
+                        f"{self.files[file]} has other columns or classes than {self.files[0]}: {schema.names}, "
+                        f"{self.schema.names}. Are these files of one data set?"
+                    )
+                sizes += group_sizes
+                places += [(file, group) for group in range(len(group_sizes))]
         self.columns = list(columns or self.schema.names)
-        sizes = [size for group_sizes, _ in found for size in group_sizes]
         self.group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # [G + 1], rows before each
-        numbers = [(file, group) for file, (group_sizes, _) in enumerate(found) for group in range(len(group_sizes))]
-        self.group_places = np.array(numbers, np.int64).reshape(-1, 2)  # [G, 2]: file, row group of it
+        self.group_places = np.array(places, np.int64).reshape(-1, 2)  # [G, 2]: file, row group of it
         self.rows: np.ndarray | None = None  # int64 [n], those that are left; None = all
         self._forget()
 
@@ -163,6 +167,13 @@ def read_footer(file: str) -> tuple[list[int], pa.Schema]:
     with open_parquet(file) as opened:
         metadata = opened.metadata
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)], opened.schema_arrow
+
+
+def have_same_features(one: pa.Schema, other: pa.Schema) -> bool:
+    """Whether columns and names of classes are the same."""
+    if one.equals(other, check_metadata=True):  # which is quick, and nearly always so
+        return True
+    return one.equals(other) and Features.from_arrow_schema(one) == Features.from_arrow_schema(other)
 
 
 def read_column(file: str, name: str) -> pa.ChunkedArray:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Features
 from torch.utils.data import DataLoader
 
 from modeling_mfdn.data import parquet_rows
@@ -61,6 +62,16 @@ def test_files_that_do_not_fit_together_are_refused(files, tmp_path):
     pq.write_table(pa.table({"post_id": [1]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="other.parquet has other columns"):
         ParquetRows([*files, str(tmp_path / "other.parquet")])
+    written = []
+    for names, fingerprint in ((["alice"], "1"), (["alice"], "2"), (["bob"], "1")):
+        features = Features({"character": ClassLabel(names=names)})
+        metadata = features.arrow_schema.metadata | {b"fingerprint": fingerprint.encode()}
+        table = pa.table({"character": [0]}).replace_schema_metadata(metadata)
+        written.append(str(tmp_path / f"{len(written)}.parquet"))
+        pq.write_table(table, written[-1])
+    assert len(ParquetRows(written[:2])) == 2
+    with pytest.raises(ValueError, match="2.parquet has other columns or classes"):
+        ParquetRows(written)
     with pytest.raises(ValueError, match="got none"):
         ParquetRows([])
 
