@@ -86,8 +86,7 @@ def main(argv: list[str] | None = None) -> dict:
     torch.set_num_threads(1)
 
     if args.dataset:
-        rows = load_split(args.dataset, args.split, streaming=True).take(args.images)
-        rows = [row | {"tags": []} for row in rows]
+        rows = [row | {"tags": []} for row in load_split(args.dataset, args.split)[: args.images]]
     else:
         rows = [
             {"post_id": i, "image": {"bytes": encoded, "path": None}, "character": 0, "tags": []}

@@ -241,6 +241,26 @@ print(json.dumps({"sizes": {name: len(rows) for name, rows in whole.items()},
     )
     counts = json.loads((folder / "build.json").read_text())["counts"]
     assert found["sizes"] == counts["splits"] and found["same"] and len(found["names"]) == counts["characters"]
+    # What training reads: pieces of the files, each when it is needed, none of them kept.
+    seen = len(hub.requests)
+    read = json.loads(
+        run_child(
+            """
+import json
+from modeling_mfdn.data.dataset import load_split, read_tag_vocabulary
+from modeling_mfdn.data.parquet_rows import RowGroupBatches
+rows = load_split("tester/danmul", "train")
+ids = [row["post_id"] for batch in RowGroupBatches(rows, 32) for row in rows.__getitems__(batch)]
+tags = len(read_tag_vocabulary("tester/danmul"))
+print(json.dumps([sorted(ids), rows.column("post_id").to_pylist(), tags, rows.files[0].split("://")[0]]))
+""",
+            ours=True,
+        ).splitlines()[-1]
+    )
+    assert read[0] == sorted(read[1]) and len(read[0]) == counts["splits"]["train"]
+    assert read[2:] == [counts["tags"], "hf"]
+    statuses = [status for method, path, status in hub.requests[seen:] if method == "GET" and ".parquet" in path]
+    assert statuses and set(statuses) == {206}
 
 
 @pytest.mark.slow
