@@ -4,9 +4,9 @@
         --scale 0.25 1 --output bench_rehearsal.json
 
 Generates a dump of 5 million records (general tags by real frequencies, 14,413 characters with a long tail on 1.6
-million pictures of one kilobyte, drawn from a few thousand, in tars), and runs each stage as a user would, in a process
-of its own. Of each: wall time, CPU time, peak memory (proportional share of all its processes, sampled) and what it
-leaves on the disk. Takes hours and 15 GB.
+million pictures of one kilobyte, drawn from a few thousand, in tars), and runs each stage as a user would, in a
+process of its own. Of each: wall time, CPU time, peak memory (proportional share of all its processes, sampled) and
+what it leaves on the disk. Takes hours and 15 GB.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -56,8 +57,6 @@ def read_tag_names(path: str | None) -> tuple[list[str], np.ndarray]:
     """TAGS names of general tags and their shares, by a table of name, category and posts; without one a Zipf law."""
     if path is None:
         return [f"tag_{i:05d}" for i in range(TAGS)], 1 / (np.arange(TAGS) + 2.7)
-    import re
-
     emoticon = re.compile(EMOTICON_PATTERN)
     with open(path, encoding="utf-8", newline="") as file:
         rows = [(name, int(posts)) for name, kind, posts in csv.reader(file) if kind == "0"]
@@ -212,8 +211,6 @@ def rehearse(work: Path, scale: float, tag_counts: str | None) -> dict:
     """All stages at one size."""
     stages, python = Stages(work), sys.executable
     work.mkdir(parents=True)
-    if scale == 0:
-        raise SystemExit("--scale must be above 0.")
     generate_it = [python, __file__, "--work", str(work), "--generate", str(scale)]
     stages.run("generating the dump", generate_it + (["--tag_counts", tag_counts] if tag_counts else []))
     build = [python, "-m", "dataset_scripts.build_danmul", "--source", "dump", "--output", "danmul"]
