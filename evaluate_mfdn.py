@@ -252,7 +252,8 @@ def main(argv: list[str] | None = None) -> dict:
         strangers = unseen_rows(args.unseen, characters)
         accelerator.print(f"{len(strangers):,} pictures of characters that the model does not know")
     model, loader = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_data_loader(loader)
-    reducers = [Predictions()] if args.predictions is not None else []
+    statistics = processor.gallery.statistics if processor.gallery is not None else None
+    reducers = [Predictions(statistics)] if args.predictions is not None else []
     reducers += [Hints(config)] if args.hints else []
     hints = HINTS if config.modality == "image+tags" else ()
     reducers += [CharacterQueries(processor, hints)] if args.unseen else []

@@ -110,14 +110,18 @@ def draw_figures(folder: UPath, splits: np.ndarray, characters: np.ndarray, tag_
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
     sizes = np.sort(np.bincount(characters))[::-1]
-    axes.fill_between(np.arange(1, len(sizes) + 1), sizes, step="mid", color=COLORS["train"], alpha=0.8)
-    axes.set(yscale="log", xlabel="characters, most images first", ylabel="images", ylim=(0.9, None))
-    axes.set(xlim=(0.5, len(sizes) + 0.5), title=f"{len(sizes):,} characters, {len(characters):,} images")
+    axes.plot(np.arange(1, len(sizes) + 1), sizes, color=COLORS["train"], marker=".", markersize=4, linewidth=1.2)
+    axes.set(xscale="log", yscale="log", xlabel="rank of the character", ylabel="images")
+    axes.set_title(f"{len(sizes):,} characters, {len(characters):,} images")
+    axes.grid(True, which="major", color="0.9")
+    for axis in (axes.xaxis, axes.yaxis):  # numbers and not powers, a few of them
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
     save(figure, folder / "images_per_character.png")
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")

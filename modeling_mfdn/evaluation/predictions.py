@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..configuration_mfdn import IGNORE_INDEX, MFDNConfig
 from ..data.dataset import check_bad_share
 from ..data.hidden_tags import hide_half, show_some
+from ..gallery_mfdn import CharacterStatistics
 from ..modeling_baselines_mfdn import multi_hot
 from ..processing_mfdn import aggregate_tag_scores
 from .metrics import (
@@ -234,11 +235,15 @@ class Scores:
 class Predictions:
     """What was named for each picture: `{"post_id", "label", "image", "image+tags"}`, int64 [n] each, the characters
     in truth, from the image alone and with all tags given; and `"found_top25"`, `"found_top200"`, `"found_all"`,
-    float [n], the share of a picture's true tags that are found from the image alone, 1 - miss rate."""
+    float [n], the share of a picture's true tags that are found from the image alone, 1 - miss rate. With `statistics`
+    of the model also `"distance"`, float [n]: how far the picture lies from the mean of its character, root mean
+    square over the axes in which pictures of one character have the variance 1; NaN without pictures of it there.
+    """
 
     name = "predictions"
 
-    def __init__(self):
+    def __init__(self, statistics: CharacterStatistics | None = None):
+        self.statistics = statistics
         self.columns = defaultdict(list)
 
     def add(self, found: dict) -> None:
@@ -246,6 +251,11 @@ class Predictions:
         for modality in ("image", "image+tags"):
             if modality in found:
                 columns[modality] = found[modality]["logits"].argmax(dim=1)
+        if self.statistics is not None:
+            labels = found["labels"].cpu()
+            z = self.statistics.axes(found["image"]["picture_embedding"].cpu())
+            distance = (z - self.statistics.means[labels].float()).square().mean(dim=1).sqrt()
+            columns["distance"] = distance.masked_fill(self.statistics.counts[labels] == 0, float("nan"))
         columns |= {f"found_{group}": shares for group, shares in found["image"].get("found", {}).items()}
         for name, column in columns.items():
             self.columns[name].append(column.cpu())
