@@ -156,7 +156,8 @@ def read_index(folder: Path) -> dict[str, dict]:
         columns: dict[str, list[np.ndarray]] = {"post_id": [np.array([], np.int64)], "group": [np.array([], np.int64)]}
         for path in files:
             try:
-                table = pq.read_table(path, columns=["post_id", "group"])
+                known = [name for name in ("post_id", "group") if name in pq.read_schema(path).names]
+                table = pq.read_table(path, columns=known)
             except (OSError, ValueError, LookupError) as error:
                 raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
             columns["post_id"].append(table["post_id"].to_numpy())
