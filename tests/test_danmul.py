@@ -145,7 +145,7 @@ print(json.dumps([len(names), names[:3], names[-1], loaded - imported, stream["c
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_14413_class_names_and_25404_tags(tmp_path):
     rng = np.random.default_rng(0)
     names = sorted({f"character_{i:05d}_({'帽子' if i % 7 == 0 else 'series'}_{i % 300})" for i in range(14_412)})

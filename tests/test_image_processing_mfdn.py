@@ -172,7 +172,7 @@ def further_bombs():
         yield "AVIF", encoded(Image.new("RGB", (side, side)), "AVIF", speed=10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_picture_of_a_megabyte_takes_a_gigabyte(tmp_path):
     """One process a door reads them all: its memory only grows, to the largest of them."""
     Image.init()

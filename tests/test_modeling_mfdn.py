@@ -295,7 +295,7 @@ def test_tags_compile_without_graph_breaks_and_export(model, batch):
         torch.testing.assert_close(graph(*inputs).tag_logits, expected.tag_logits, **TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_image_only_compiles_with_inductor(model, batch):
     compiled = torch.compile(model, fullgraph=True)

