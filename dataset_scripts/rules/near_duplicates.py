@@ -89,6 +89,8 @@ def joined(number: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def families_of(wanted: np.ndarray, post_ids: np.ndarray, families: np.ndarray) -> np.ndarray:
     """The families of some ids among posts; an id that is none of them is its own."""
+    if not len(post_ids):
+        return wanted
     order = np.argsort(post_ids, kind="stable")
     places = order[np.minimum(np.searchsorted(post_ids, wanted, sorter=order), len(order) - 1)]
     return np.where(post_ids[places] == wanted, families[places], wanted)

@@ -302,6 +302,81 @@ def tagging_speed() -> str:
     return markdown_table(rows)
 
 
+def duplicates_found() -> str:
+    """Planted copies that are found, by the bits that may differ: bench_duplicates.py."""
+    by_distance = read("bench_duplicates.json")["planted"]["by_distance"]
+    rows = []
+    for name in next(iter(by_distance.values()))["recall"]:
+        rows.append({"copy": name} | {f"{bits} bits": f"{v['recall'][name]:.0%}" for bits, v in by_distance.items()})
+    for key, title in (("precision", "*precision*"), ("same_pose_taken_for_a_copy", "*another character, same pose*")):
+        rows.append({"copy": title} | {f"{bits} bits": f"{v[key]:.1%}" for bits, v in by_distance.items()})
+    return markdown_table(rows)
+
+
+def duplicates_cost() -> str:
+    """The search at full size, and what the hashes cost a build: bench_duplicates.py."""
+    found = read("bench_duplicates.json")
+    rows = []
+    for name, values in found["search"].items():
+        what = f"search of {values['hashes']:,} hashes, {name}"
+        rows.append({"": what, "time": f"{values['seconds']:.0f} s", "memory": f"{values['peak_megabytes']:,} MB"})
+    build = found["build"]
+    row = {"": f"build of {build['posts']:,} posts / one without hashes", "time": f"{build['ratio']:.2f}"}
+    return markdown_table([*rows, row | {"memory": None}])
+
+
+def reading_cost() -> str:
+    """Batches from the Parquet files against the Arrow copy: bench_reading.py."""
+    found = read("bench_reading.json")
+    rows = []
+    for name, mixed in (("Arrow", "full shuffle"), ("Parquet", "row groups")):
+        memory = found["megabytes"][name]
+        rows.append(
+            {
+                "path": name,
+                "images a second": f"{found['images_per_second'][name]:,.0f}",
+                "ratio": f"{found['ratio']:.2f}" if name == "Parquet" else "1.00",
+                "copied": f"{found['bytes_of_the_copy'][name] / 1e6:.0f} MB",
+                "memory of an epoch": f"{memory['after_an_epoch'] - memory['opened']:,} MB",
+                "pairs of one row group": f"{found['mixing'][mixed]['pairs_of_one_row_group']:.1%}",
+                "move between epochs": f"{found['mixing'][mixed]['mean_move']:.1%}",
+            }
+        )
+    return markdown_table(rows)
+
+
+def append_cost() -> str:
+    """What the Hub is sent again after new posts: bench_append.py."""
+    found = read("bench_append.json")
+    share = found.pop("share_of_new_posts")
+    return markdown_table(
+        [
+            {
+                "Parquet": name,
+                "bytes": f"{values['bytes'] / 1e6:.0f} MB",
+                f"sent again after {share:.0%} of new posts": f"{values['sent_again'] / 1e6:.1f} MB",
+                "share": f"{values['share_sent_again']:.0%}",
+            }
+            for name, values in found.items()
+        ]
+    )
+
+
+def rehearsal() -> str:
+    """The whole way at the paper's size, and its growth from a quarter: bench_rehearsal.py."""
+    sizes = read("bench_rehearsal.json")
+    quarter, whole = (list(sizes.values())[place]["stages"] for place in (0, -1))
+    rows = []
+    for name, values in whole.items():
+        row = {"stage": name, "wall": f"{values['wall_seconds'] / 60:.1f} min"}
+        row |= {"CPU": f"{values['cpu_seconds'] / 60:.1f} min", "memory": f"{values['peak_megabytes']:,} MB"}
+        row["disk"] = f"{values['disk_megabytes']:,} MB"
+        for key, title in (("cpu_seconds", "CPU"), ("peak_megabytes", "memory")):
+            row[f"{title} / that of a quarter"] = f"{values[key] / quarter[name][key]:.1f}"
+        rows.append(row)
+    return markdown_table(rows)
+
+
 BLOCKS = {
     "parameters": parameters,
     "headline": headline_accuracy,
@@ -327,6 +402,11 @@ BLOCKS = {
     "onnx_cost": onnx_cost,
     "tagging_speed": tagging_speed,
     "gallery_cost": gallery_cost,
+    "duplicates_found": duplicates_found,
+    "duplicates_cost": duplicates_cost,
+    "reading_cost": reading_cost,
+    "append_cost": append_cost,
+    "rehearsal": rehearsal,
 }
 
 
