@@ -41,6 +41,7 @@ from dataset_scripts.rules.near_duplicates import (
     group_posts,
     join_families,
 )
+from dataset_scripts.rules.picture_hash import WORDS, from_text
 from dataset_scripts.rules.posts_table import PostsTable, in_canonical_order
 from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES, missing_images, tf_idf_sums, threshold_for
 from dataset_scripts.rules.selection import (
@@ -256,11 +257,11 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
             for file, column in (("characters.json", "character"), ("tags.json", "tag"))
         )
         post_ids = np.sort(np.concatenate([split_column(folder, name, "post_id") for name in SPLITS]))
-        train_ids, hashes = (split_column(folder, "train", name) for name in ("post_id", "picture_hash"))
-        if len(hashes) < len(train_ids):
+        train_ids, texts = (split_column(folder, "train", name) for name in ("post_id", "picture_hash"))
+        if len(texts) < len(train_ids):
             print(f"{folder} is of an older build, without picture hashes: copies of its posts are found by parents.")
-            hashes = np.zeros(len(train_ids), np.uint64)
-        criteria.like = Like(characters, tags, post_ids, OtherPosts(train_ids, train_ids, hashes))
+            texts = [None] * len(train_ids)
+        criteria.like = Like(characters, tags, post_ids, OtherPosts(train_ids, train_ids, from_text(texts)))
     return criteria
 
 
@@ -281,7 +282,7 @@ def select(
     """
     posts, listing = found.parsed.posts, found.listing
     none = np.array([], np.int64)
-    images = Images(none, none, none, none.astype(np.uint64), {})
+    images = Images(none, none, none, np.zeros((0, WORDS), np.uint64), {})
 
     def check(posts: PostsTable) -> np.ndarray:
         nonlocal images
@@ -335,8 +336,8 @@ def check_selected(posts: PostsTable, listing: ImageListing, decode: bool, execu
     num_bytes, problems, num_pixels, hashes = zip(*checked, strict=True) if checked else ((), (), (), ())
     reasons = np.array(problems, object)
     broken = {reason: post_ids[reasons == reason] for reason in sorted(set(problems) - {""})}
-    columns = np.array(num_bytes, np.int64), np.array(num_pixels, np.int64), np.array(hashes, np.uint64)
-    return Images(post_ids, *columns, broken)
+    hashes = np.array(hashes, np.uint64).reshape(-1, WORDS)
+    return Images(post_ids, np.array(num_bytes, np.int64), np.array(num_pixels, np.int64), hashes, broken)
 
 
 def refuse_problems(problems: dict[str, np.ndarray]) -> None:
@@ -565,7 +566,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=range(MAX_DISTANCE + 1),
         default=DISTANCE,
         metavar="BITS",
-        help=f"of the 64 of the hash that may differ between copies, 0 to {MAX_DISTANCE} (default: {DISTANCE})",
+        help=f"of the first 64 of the hash that may differ between copies, 0 to {MAX_DISTANCE} (default: {DISTANCE})",
     )
     add("--seed", type=int, default=0, help="of the split and of the row order (default: 0)")
     add = parser.add_argument_group("output").add_argument

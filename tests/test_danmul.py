@@ -161,7 +161,7 @@ def test_14413_class_names_and_25404_tags(tmp_path):
             pa.array(rng.integers(0, len(names), number), pa.int64()),
             pa.array([rng.choice(tags, 24, replace=False).tolist() for _ in range(number)], pa.list_(pa.string())),
             pa.array(["s"] * number),
-            pa.array(rng.integers(0, 2**64, number, dtype=np.uint64)),
+            pa.array([f"{value:064x}" for value in rng.integers(0, 2**63, number).tolist()]),
             pa.array(np.arange(number), pa.int64()),
             pa.array([False] * number),
         ]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataset_scripts.dump.list_images import ImageFile, open_image
 from dataset_scripts.dump.pictures import upright_rgb
-from dataset_scripts.rules.picture_hash import picture_hash
+from dataset_scripts.rules.picture_hash import WORDS, picture_hash
 
 MAX_IMAGE_BYTES = 16 * 2**20  # 512px images have 0.1 MB; a row group of 100 must stay below Arrow's 2 GiB
 MAX_IMAGE_PIXELS = 50_000_000  # of the header: a guard against decompression bombs, not against large pictures
@@ -35,7 +35,7 @@ class Checked(NamedTuple):
     num_bytes: int
     problem: str  # one of REASONS, or "" for a good one
     num_pixels: int = 0
-    picture_hash: int = 0  # 0 for a broken or a plain picture
+    picture_hash: tuple[int, ...] = (0,) * WORDS  # 0 for a broken or a plain picture
 
 
 def check_images(files: list[ImageFile], decode: bool = False, hashes: bool = False) -> list[Checked]:
@@ -83,13 +83,14 @@ def check_content(content: bytes, decode: bool = False, hashes: bool = False) ->
         return Checked(size, problem)
     if width * height == 0 or (kind != "PNG" and not opens(content, kind)):
         return Checked(size, "not an image")
+    whole = Checked(size, "", width * height)
     if not (decode or hashes):
-        return Checked(size, "", width * height)
+        return whole
     try:
         grey = small_grey(content, kind, strict=decode)
     except Exception:  # each decoder has errors of its own, and each means the same here
-        return Checked(size, "damaged" if decode else "", width * height)
-    return Checked(size, "", width * height, picture_hash(grey) if hashes else 0)
+        return Checked(size, "damaged") if decode else whole
+    return whole._replace(picture_hash=tuple(picture_hash(grey).tolist())) if hashes else whole
 
 
 def image_kind(head: bytes) -> str | None:

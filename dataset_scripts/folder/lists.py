@@ -219,12 +219,12 @@ def shard_batches(folder: UPath, split: str, columns: list[str] | None = None, r
 
 
 def split_column(folder: UPath, split: str, column: str) -> np.ndarray:
-    """One column of numbers of a split of a built folder; empty where an older build has none of this name.
+    """One column of a split of a built folder; empty where an older build has none of this name.
 
     Raises ValueError, FileNotFoundError where there are no shards.
     """
     if not any((folder / "data").glob("*.parquet")):
         raise FileNotFoundError(f"Expected a built folder with data/*.parquet, {folder} has none.")
     batches = [batch for batch in shard_batches(folder, split, [column]) if column in batch.schema.names]
-    empty = np.array([], np.uint64 if column == "picture_hash" else np.int64)
-    return np.concatenate([empty, *(batch[column].to_numpy() for batch in batches)])
+    empty = np.array([], object if column == "picture_hash" else np.int64)
+    return np.concatenate([empty, *(batch[column].to_numpy(zero_copy_only=False) for batch in batches)])

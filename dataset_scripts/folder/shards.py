@@ -20,6 +20,7 @@ from dataset_scripts.dump.list_images import ImageFile, ImageListing, open_image
 from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.files import whole_file, write_whole
 from dataset_scripts.rules.near_duplicates import Images
+from dataset_scripts.rules.picture_hash import to_text
 from dataset_scripts.rules.posts_table import PostsTable
 from dataset_scripts.rules.split_posts import SPLITS, Divided, shuffled_order
 
@@ -73,7 +74,7 @@ class ShardTask:
     tag_counts: np.ndarray  # int32 [n]
     tag_codes: np.ndarray  # int, the posts' tags one after another, sorted within a post
     tag_names: list[str]  # of this shard only
-    picture_hashes: np.ndarray  # uint64 [n]
+    picture_hashes: np.ndarray  # uint64 [n, 4]
     groups: np.ndarray  # int64 [n]
     near_train: np.ndarray  # bool [n]
     short_side: int | None = None  # of train-ready pictures; None = the original bytes
@@ -109,7 +110,7 @@ def danmul_schema(character_names: list[str]) -> pa.Schema:
             "character": ClassLabel(names=character_names),
             "tags": List(Value("string")),
             "rating": Value("string"),
-            "picture_hash": Value("uint64"),
+            "picture_hash": Value("string"),
             "group": Value("int64"),
             "near_train": Value("bool"),
         }
@@ -277,7 +278,7 @@ def row_group(task: ShardTask, rows: slice, ends: np.ndarray) -> pa.Table:
         pa.array(task.characters[rows], pa.int64()),
         pa.ListArray.from_arrays(pa.array(ends[rows.start : rows.stop + 1] - first, pa.int32()), tags),
         pa.array(task.ratings[rows], pa.string()),
-        pa.array(task.picture_hashes[rows], pa.uint64()),
+        pa.array(to_text(task.picture_hashes[rows]), pa.string()),
         pa.array(task.groups[rows], pa.int64()),
         pa.array(task.near_train[rows], pa.bool_()),
     ]

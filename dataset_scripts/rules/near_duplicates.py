@@ -1,7 +1,7 @@
 """Posts that show the same drawing: by the dump's parents, by the MD5 of the file, by a hash of the picture.
 
-The search is exact: two hashes of 64 bits that differ in at most 7 differ by at most one bit in one of their four
-quarters, so only pictures whose quarters are that close are compared at all.
+The search is exact: if the first 64 bits of two hashes differ in at most 7, one of their four quarters differs by at
+most one bit, so only pictures with a quarter that close are compared at all. The other 192 bits have to agree as well.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_scripts.rules.picture_hash import MIRRORED_BITS
+from dataset_scripts.rules.picture_hash import MIRRORED_BITS, WORDS
 from dataset_scripts.rules.posts_table import in_sorted
 from dataset_scripts.rules.split_posts import SPLITS
 
 MAX_DISTANCE = 7  # bits; see above
-# Measured on planted copies (tests/rules/test_near_duplicates.py) and on what it finds in drawn pictures.
-DISTANCE = 6
+DISTANCE = 6  # measured on planted copies: tests/benchmarks/bench_duplicates.py
+FURTHER = 7  # of the 192 further bits may differ for each of the first; copies that are not cropped need half of that
 QUARTER = 16  # bits
 PAIRS_AT_ONCE = 2**22
 PAIRS_KEPT = 2**22  # until they are joined
@@ -30,7 +30,7 @@ class Images:
     post_ids: np.ndarray  # int64 [n], sorted
     num_bytes: np.ndarray  # int64 [n]
     num_pixels: np.ndarray  # int64 [n]
-    picture_hashes: np.ndarray  # uint64 [n], see `picture_hash`; 0 = none
+    picture_hashes: np.ndarray  # uint64 [n, 4], see `picture_hash`; 0 = none
     broken: dict[str, np.ndarray]  # ids by what is wrong with their image
 
     def of(self, post_ids: np.ndarray) -> Images:
@@ -45,7 +45,7 @@ class OtherPosts:
 
     post_ids: np.ndarray  # int64 [m]
     families: np.ndarray  # int64 [m]
-    picture_hashes: np.ndarray  # uint64 [m]
+    picture_hashes: np.ndarray  # uint64 [m, 4]
 
 
 @dataclass
@@ -110,8 +110,9 @@ def group_posts(
     Args:
         post_ids: int64 [N], unique.
         families: int64 [N], as [`join_families`] gives them.
-        file_hashes, picture_hashes: uint64 [N]; 0 for none, which is like nothing.
-        distance: bits in which the hashes of two pictures of one drawing may differ, 0 to 7.
+        file_hashes: uint64 [N]; 0 for none, which is like nothing.
+        picture_hashes: uint64 [N, 4]; the same.
+        distance: bits of the first 64 in which two pictures of one drawing may differ, 0 to 7.
         others: of another data set.
     """
     if others is not None:
@@ -121,8 +122,8 @@ def group_posts(
         picture_hashes = np.concatenate([picture_hashes, others.picture_hashes])
     order = np.argsort(post_ids)  # so that the least node of a group is its least id
     rows = {
-        "parent": first_of(families[order]),
-        "file": first_of(file_hashes[order], alone=0),
+        "parent": first_of(families[order] + 1),
+        "file": first_of(file_hashes[order]),
         "picture": alike_pictures(picture_hashes[order], distance),
     }
     nodes = np.tile(np.arange(len(order)), len(rows))
@@ -182,16 +183,22 @@ def describe_duplicates(found: dict) -> str:
     )
 
 
-def first_of(values: np.ndarray, alone: int | None = None) -> np.ndarray:
-    """int64 [N]: the first place with the same value; what is `alone` is like nothing."""
-    _, places, inverse = np.unique(values, return_index=True, return_inverse=True)
-    return np.where(values == alone, np.arange(len(values)), places[inverse])
+def first_of(values: np.ndarray) -> np.ndarray:
+    """int64 [N]: the first place with the same value, or the same row of values; 0 is like nothing."""
+    columns = values.T if values.ndim == 2 else values[None]
+    order = np.lexsort(columns)
+    is_new = np.ones(len(values), bool)
+    is_new[1:] = (columns[:, order[1:]] != columns[:, order[:-1]]).any(axis=0)
+    first = np.empty(len(values), np.int64)
+    first[order] = order[is_new][np.cumsum(is_new) - 1]  # lexsort is stable: the first of equals is the first place
+    return np.where(columns.any(axis=0), first, np.arange(len(values)))
 
 
 def alike_pictures(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """int64 [N]: the first place of those that are linked by hashes within `distance`, mirrored or not."""
-    first = first_of(hashes, alone=0)
-    distinct = np.flatnonzero((first == np.arange(len(hashes))) & (hashes != 0))
+    """int64 [N]: the first place of those that are linked by hashes (uint64 [N, 4]) within `distance`, mirrored or
+    not."""
+    first = first_of(hashes)
+    distinct = np.flatnonzero((first == np.arange(len(hashes))) & hashes.any(axis=1))
     least = np.arange(len(distinct))
     for a, b in close_pairs(hashes[distinct], distance):
         ends = np.concatenate([np.arange(len(distinct)), a]), np.concatenate([least, b])
@@ -210,16 +217,17 @@ def close_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"Expected a distance of 0 to {MAX_DISTANCE} bits, got {distance}.")
     flips = [0] + [1 << bit for bit in range(QUARTER) if distance >= 4]
-    mirrored = hashes ^ MIRRORED_BITS
-    found: list[tuple[np.ndarray, np.ndarray]] = [(np.array([], np.int32),) * 2]
+    both = np.concatenate([hashes, hashes ^ MIRRORED_BITS])
+    found: list[tuple[np.ndarray, np.ndarray]] = [(np.array([], np.int64),) * 2]
     num_found = 0
     for quarter in range(4):
         shift = np.uint64(quarter * QUARTER)
-        plain, other = Buckets(hashes, shift), Buckets(mirrored, shift)
+        plain, mirrored = (Buckets(part[:, 0], shift) for part in np.split(both, 2))
+        mirrored.rows += len(hashes)
         for key in np.flatnonzero(np.diff(plain.starts)).tolist():
             rows, values = plain.bucket(key)
             parts = [plain.bucket(key ^ flip) for flip in flips if key ^ flip >= key]
-            parts += [other.bucket(key ^ flip) for flip in flips]
+            parts += [mirrored.bucket(key ^ flip) for flip in flips]
             theirs = np.concatenate([part for part, _ in parts])
             their_values = np.concatenate([part for _, part in parts])
             step = max(1, PAIRS_AT_ONCE // max(1, len(theirs)))
@@ -228,20 +236,26 @@ def close_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
                 # What is near is rare: a flat search is cheaper than one by rows and columns.
                 places = np.flatnonzero(differ <= distance)
                 a, b = rows[start + places // len(theirs)], theirs[places % len(theirs)]
-                found.append((a[a != b], b[a != b]))
-                num_found += len(places)
+                kept = (a != b) & (further_bits(both[a], both[b]) <= FURTHER * distance)
+                found.append((a[kept], b[kept] % len(hashes)))
+                num_found += int(kept.sum())
                 if num_found > PAIRS_KEPT:
                     yield tuple(np.concatenate(column) for column in zip(*found, strict=True))
                     found, num_found = found[:1], 0
     yield tuple(np.concatenate(column) for column in zip(*found, strict=True))
 
 
+def further_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """In how many bits behind the first 64 hashes [..., 4] differ."""
+    return np.bitwise_count(one[..., 1:] ^ other[..., 1:]).sum(axis=-1, dtype=np.int64)
+
+
 class Buckets:
-    """Hashes sorted by one of their quarters."""
+    """The first words of hashes, sorted by one of their quarters."""
 
     def __init__(self, hashes: np.ndarray, shift: np.uint64):
         keys = (hashes >> shift).astype(np.uint16)
-        self.rows = np.argsort(keys, kind="stable").astype(np.int32)
+        self.rows = np.argsort(keys, kind="stable")
         self.values = hashes[self.rows]
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2**QUARTER))])
 
@@ -269,28 +283,27 @@ def copies(
     of another colour is another emoji.
 
     Args:
-        post_ids, characters, file_hashes, picture_hashes, num_pixels, num_bytes: [N].
+        post_ids, characters, file_hashes, num_pixels, num_bytes: [N].
+        picture_hashes: uint64 [N, 4].
         distance: see [`group_posts`].
-        kept_hashes: uint64, of pictures that are there already (`--like`): what is like one of them goes.
+        kept_hashes: uint64 [m, 4], of pictures that are there already (`--like`): what is like one of them goes.
     """
     dropped = np.zeros(len(post_ids), bool)
-    earlier = np.array([], np.uint64) if kept_hashes is None else np.unique(kept_hashes[kept_hashes != 0])
+    earlier = np.zeros((0, WORDS), np.uint64) if kept_hashes is None else kept_hashes[kept_hashes.any(axis=1)]
     everything = np.concatenate([picture_hashes, earlier])
-    alike = group_posts(
-        np.arange(len(everything)),
-        np.arange(len(everything)),
-        np.concatenate([file_hashes, np.zeros(len(earlier), np.uint64)]),
-        everything,
-        distance,
-    )["any"]
-    by_group = np.lexsort((post_ids, -num_bytes, -num_pixels, alike[: len(post_ids)]))
-    groups = alike[by_group]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.array([], np.int64)
-    sizes = np.diff(np.r_[starts, len(groups)])
-    has_old = in_sorted(groups[starts], np.unique(alike[len(post_ids) :]))
-    for start, size in zip(starts[(sizes > 1) | has_old], sizes[(sizes > 1) | has_old], strict=True):
-        rows = by_group[start : start + size]
-        before = earlier[alike[len(post_ids) :] == groups[start]]
+    files = np.concatenate([file_hashes, np.zeros(len(earlier), np.uint64)])
+    alike = joined(
+        len(everything),
+        np.tile(np.arange(len(everything)), 2),
+        np.concatenate([alike_pictures(everything, distance), first_of(files)]),
+    )
+    ours, of_earlier = np.split(alike, [len(post_ids)])
+    order = np.lexsort((post_ids, -num_bytes, -num_pixels, ours))
+    starts = np.flatnonzero(np.r_[True, ours[order][1:] != ours[order][:-1]]) if len(order) else order
+    for rows in np.split(order, starts[1:]):
+        before = earlier[of_earlier == ours[rows[0]]] if len(earlier) and len(rows) else earlier[:0]
+        if len(rows) + len(before) < 2:
+            continue
         kept: list[int] = []
         for row in rows.tolist():
             same = [other for other in kept if characters[other] == characters[row]]
@@ -303,7 +316,10 @@ def copies(
     return dropped
 
 
-def is_near(value: np.uint64, others: np.ndarray, distance: int) -> np.ndarray:
-    """bool: which hashes are within `distance` of one, mirrored or not; 0 is like nothing."""
-    differ = np.minimum(np.bitwise_count(others ^ value), np.bitwise_count(others ^ value ^ MIRRORED_BITS))
-    return (differ <= distance) & (others != 0) & (value != 0)
+def is_near(value: np.ndarray, others: np.ndarray, distance: int) -> np.ndarray:
+    """bool [n]: which hashes (uint64 [n, 4]) are within `distance` of one, mirrored or not; 0 is like nothing."""
+    near = np.zeros(len(others), bool)
+    for one in (value, value ^ MIRRORED_BITS):
+        is_close = np.bitwise_count(others[:, 0] ^ one[0]) <= distance
+        near |= is_close & (further_bits(others, one) <= FURTHER * distance)
+    return near & others.any(axis=1) & value.any()
