@@ -25,7 +25,14 @@ from dataset_scripts.dump.read_relations import read_relations
 from dataset_scripts.dump.records import BadLine, printable
 from dataset_scripts.folder.executors import EXECUTORS, open_executor, run
 from dataset_scripts.folder.files import is_local, move_into_place, refuse_existing, sibling, work_folder
-from dataset_scripts.folder.lists import read_record, record_build, recorded_options, split_column, write_lists
+from dataset_scripts.folder.lists import (
+    read_class_names,
+    read_record,
+    record_build,
+    recorded_options,
+    split_column,
+    write_lists,
+)
 from dataset_scripts.folder.shards import plan_shards, write_shard
 from dataset_scripts.folder.statistics import draw_figures, table_1, table_1_markdown
 from dataset_scripts.folder.terminal import command_line
@@ -261,7 +268,9 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
         if len(texts) < len(train_ids):
             print(f"{folder} is of an older build, without picture hashes: copies of its posts are found by parents.")
             texts = [None] * len(train_ids)
-        criteria.like = Like(characters, tags, post_ids, OtherPosts(train_ids, train_ids, from_text(texts)))
+        of_train = split_column(folder, "train", "character")
+        train = OtherPosts(train_ids, train_ids, from_text(texts), of_train, read_class_names(folder))
+        criteria.like = Like(characters, tags, post_ids, train)
     return criteria
 
 
@@ -290,18 +299,8 @@ def select(
         return np.sort(np.concatenate([np.array([], np.int64), *images.broken.values()]))
 
     def find_copies(posts: PostsTable) -> np.ndarray:
-        of_posts = images.of(posts.post_ids)
-        earlier = criteria.like.train.picture_hashes if criteria.like else None
-        return copies(
-            posts.post_ids,
-            posts.characters,
-            posts.file_hashes,
-            of_posts.picture_hashes,
-            of_posts.num_pixels,
-            of_posts.num_bytes,
-            criteria.duplicate_distance,
-            earlier,
-        )
+        others = criteria.like.train if criteria.like else None
+        return copies(posts, images.of(posts.post_ids), criteria.duplicate_distance, others)
 
     missing = missing_images(posts, listing.ids)
     num_other_tags = len(found.parsed.other_tags - set(posts.tag_names))
@@ -406,14 +405,8 @@ def split(selected: Selected, seed: int, criteria: Criteria, published: dict[int
     """The split of every post: that of the dump where one is `published`, else by a hash of the post id, or of its
     group with `--duplicates group`; and which posts show the same drawing."""
     posts, like = selected.posts, criteria.like
-    relations = group_posts(
-        posts.post_ids,
-        posts.families,
-        posts.file_hashes,
-        selected.images.picture_hashes,
-        criteria.duplicate_distance,
-        like.train if like else None,
-    )
+    others = like.train if like else None
+    relations = group_posts(posts, selected.images.picture_hashes, criteria.duplicate_distance, others)
     if published is not None:
         splits = np.array([published[post_id] for post_id in posts.post_ids.tolist()], np.int8)
     else:

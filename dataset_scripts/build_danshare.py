@@ -15,7 +15,7 @@ from upath import UPath
 
 from dataset_scripts.folder.card import dataset_card
 from dataset_scripts.folder.files import check_replaceable, replace_folder, write_whole
-from dataset_scripts.folder.lists import json_text, read_record, split_column
+from dataset_scripts.folder.lists import json_text, read_class_names, read_record, split_column
 from dataset_scripts.folder.shards import parquet_writer, size_and_digest
 from dataset_scripts.folder.statistics import all_statistics, table_3_markdown
 from dataset_scripts.folder.terminal import command_line
@@ -86,9 +86,8 @@ def build_share(folder: Path, other: Path, overwrite: bool) -> dict:
     statistics = all_statistics(json.loads((folder / "statistics.json").read_text(encoding="utf-8")), record)
     write_whole(folder / "build.json", json_text(record))
     write_whole(folder / "statistics.json", json_text(statistics))
-    characters = json.loads((folder / "characters.json").read_text(encoding="utf-8"))
-    names = [entry["character"] for entry in characters]
-    write_whole(folder / "README.md", dataset_card(record, statistics, names, has_share=True))
+    card = dataset_card(record, statistics, read_class_names(UPath(folder)), has_share=True)
+    write_whole(folder / "README.md", card)
     return entry
 
 

@@ -228,3 +228,8 @@ def split_column(folder: UPath, split: str, column: str) -> np.ndarray:
     batches = [batch for batch in shard_batches(folder, split, [column]) if column in batch.schema.names]
     empty = np.array([], object if column == "picture_hash" else np.int64)
     return np.concatenate([empty, *(batch[column].to_numpy(zero_copy_only=False) for batch in batches)])
+
+
+def read_class_names(folder: UPath) -> list[str]:
+    """The characters of a built folder in the order of their labels."""
+    return [row["character"] for row in json.loads((folder / "characters.json").read_text(encoding="utf-8"))]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_scripts.rules.picture_hash import MIRRORED_BITS, WORDS
-from dataset_scripts.rules.posts_table import in_sorted
+from dataset_scripts.rules.picture_hash import MIRRORED_BITS
+from dataset_scripts.rules.posts_table import PostsTable, in_sorted
 from dataset_scripts.rules.split_posts import SPLITS
 
 MAX_DISTANCE = 7  # bits; see above
@@ -46,6 +46,13 @@ class OtherPosts:
     post_ids: np.ndarray  # int64 [m]
     families: np.ndarray  # int64 [m]
     picture_hashes: np.ndarray  # uint64 [m, 4]
+    characters: np.ndarray  # int [m], index into character_names
+    character_names: list[str]
+
+    def codes(self, character_names: list[str]) -> np.ndarray:
+        """Their characters as indices into other names, -1 for one that is not among them."""
+        places = {name: code for code, name in enumerate(character_names)}
+        return np.array([places.get(name, -1) for name in self.character_names] or [-1])[self.characters]
 
 
 @dataclass
@@ -97,34 +104,30 @@ def families_of(wanted: np.ndarray, post_ids: np.ndarray, families: np.ndarray) 
 
 
 def group_posts(
-    post_ids: np.ndarray,
-    families: np.ndarray,
-    file_hashes: np.ndarray,
-    picture_hashes: np.ndarray,
-    distance: int,
-    others: OtherPosts | None = None,
+    posts: PostsTable, picture_hashes: np.ndarray, distance: int, others: OtherPosts | None = None
 ) -> dict[str, np.ndarray]:
     """{"parent", "file", "picture", "any"}: the group of each post (int64 [N + m], its least post id) by each of the
     relations alone, and by all together, over any number of steps; the m other posts at the end.
 
     Args:
-        post_ids: int64 [N], unique.
-        families: int64 [N], as [`join_families`] gives them.
-        file_hashes: uint64 [N]; 0 for none, which is like nothing.
-        picture_hashes: uint64 [N, 4]; the same.
-        distance: bits of the first 64 in which two pictures of one drawing may differ, 0 to 7.
+        posts: N of unique ids, their families as [`join_families`] gives them.
+        picture_hashes: uint64 [N, 4]; 0 for none, which is like nothing.
+        distance: see [`alike_pictures`].
         others: of another data set.
     """
+    post_ids, families, characters = posts.post_ids, posts.families, posts.characters
+    file_hashes = posts.file_hashes
     if others is not None:
         post_ids = np.concatenate([post_ids, others.post_ids])
         families = np.concatenate([families, others.families])
+        characters = np.concatenate([characters, others.codes(posts.character_names)])
         file_hashes = np.concatenate([file_hashes, np.zeros(len(others.post_ids), np.uint64)])
         picture_hashes = np.concatenate([picture_hashes, others.picture_hashes])
     order = np.argsort(post_ids)  # so that the least node of a group is its least id
     rows = {
         "parent": first_of(families[order] + 1),
         "file": first_of(file_hashes[order]),
-        "picture": alike_pictures(picture_hashes[order], distance),
+        "picture": alike_pictures(picture_hashes[order], characters[order], distance),
     }
     nodes = np.tile(np.arange(len(order)), len(rows))
     rows["any"] = joined(len(order), nodes, np.concatenate(list(rows.values())))
@@ -194,13 +197,23 @@ def first_of(values: np.ndarray) -> np.ndarray:
     return np.where(columns.any(axis=0), first, np.arange(len(values)))
 
 
-def alike_pictures(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """int64 [N]: the first place of those that are linked by hashes (uint64 [N, 4]) within `distance`, mirrored or
-    not."""
-    first = first_of(hashes)
-    distinct = np.flatnonzero((first == np.arange(len(hashes))) & hashes.any(axis=1))
+def alike_pictures(hashes: np.ndarray, characters: np.ndarray, distance: int) -> np.ndarray:
+    """int64 [N]: the first place of those that are linked by hashes within `distance`, mirrored or not.
+
+    Only pictures of one character are: a heart of another colour is another emoji, and of a million pictures many are
+    alike by chance.
+
+    Args:
+        hashes: uint64 [N, 4]; 0 for none, which is like nothing.
+        characters: int [N]; those below 0 are nobody's.
+        distance: bits of the first 64 that may differ, 0 to 7, and `FURTHER` times as many of the others.
+    """
+    is_known = hashes.any(axis=1) & (characters >= 0)
+    keys = np.concatenate([hashes, characters.astype(np.uint64)[:, None] + np.uint64(1)], axis=1)
+    first = first_of(np.where(is_known[:, None], keys, np.uint64(0)))
+    distinct = np.flatnonzero((first == np.arange(len(hashes))) & is_known)
     least = np.arange(len(distinct))
-    for a, b in close_pairs(hashes[distinct], distance):
+    for a, b in close_pairs(hashes[distinct], distance, characters[distinct]):
         ends = np.concatenate([np.arange(len(distinct)), a]), np.concatenate([least, b])
         least = joined(len(distinct), *ends)
     alike = np.arange(len(hashes))
@@ -208,16 +221,16 @@ def alike_pictures(hashes: np.ndarray, distance: int) -> np.ndarray:
     return alike[first]
 
 
-def close_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of all pairs of distinct hashes within `distance` bits, mirrored or not, some millions at a time; some
-    pairs come more than once.
+def close_pairs(hashes: np.ndarray, distance: int, characters: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of all pairs of hashes of one character within `distance` bits, mirrored or not, some millions at a time;
+    some pairs come more than once.
 
     Raises ValueError for a distance that the search would not be exact for.
     """
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"Expected a distance of 0 to {MAX_DISTANCE} bits, got {distance}.")
     flips = [0] + [1 << bit for bit in range(QUARTER) if distance >= 4]
-    both = np.concatenate([hashes, hashes ^ MIRRORED_BITS])
+    both, characters = np.concatenate([hashes, hashes ^ MIRRORED_BITS]), np.tile(characters, 2)
     found: list[tuple[np.ndarray, np.ndarray]] = [(np.array([], np.int64),) * 2]
     num_found = 0
     for quarter in range(4):
@@ -236,7 +249,9 @@ def close_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
                 # What is near is rare: a flat search is cheaper than one by rows and columns.
                 places = np.flatnonzero(differ <= distance)
                 a, b = rows[start + places // len(theirs)], theirs[places % len(theirs)]
-                kept = (a != b) & (further_bits(both[a], both[b]) <= FURTHER * distance)
+                kept = (a != b) & (characters[a] == characters[b])
+                a, b = a[kept], b[kept]
+                kept = further_bits(both[a], both[b]) <= FURTHER * distance
                 found.append((a[kept], b[kept] % len(hashes)))
                 num_found += int(kept.sum())
                 if num_found > PAIRS_KEPT:
@@ -265,55 +280,45 @@ class Buckets:
         return self.rows[part], self.values[part]
 
 
-def copies(
-    post_ids: np.ndarray,
-    characters: np.ndarray,
-    file_hashes: np.ndarray,
-    picture_hashes: np.ndarray,
-    num_pixels: np.ndarray,
-    num_bytes: np.ndarray,
-    distance: int,
-    kept_hashes: np.ndarray | None = None,
-) -> np.ndarray:
+def copies(posts: PostsTable, images: Images, distance: int, others: OtherPosts | None = None) -> np.ndarray:
     """Posts that are copies of a better one of the same character, bool [N] (`--duplicates drop`).
 
     Better is what has more pixels, then more bytes, then the lower id. Going from the best to the worst, a post goes
     if it is like one that stays: so what is left is never alike, and nothing goes that is like nothing that stays.
-    A child of another post is no copy for that, nor is a picture of another character, however alike they are: a heart
-    of another colour is another emoji.
+    A child of another post is no copy for that.
 
     Args:
-        post_ids, characters, file_hashes, num_pixels, num_bytes: [N].
-        picture_hashes: uint64 [N, 4].
-        distance: see [`group_posts`].
-        kept_hashes: uint64 [m, 4], of pictures that are there already (`--like`): what is like one of them goes.
+        posts: N.
+        images: of the posts.
+        distance: see [`alike_pictures`].
+        others: posts that are there already (`--like`): what is a copy of one of them goes, however good it is.
     """
-    dropped = np.zeros(len(post_ids), bool)
-    earlier = np.zeros((0, WORDS), np.uint64) if kept_hashes is None else kept_hashes[kept_hashes.any(axis=1)]
-    everything = np.concatenate([picture_hashes, earlier])
-    files = np.concatenate([file_hashes, np.zeros(len(earlier), np.uint64)])
-    alike = joined(
-        len(everything),
-        np.tile(np.arange(len(everything)), 2),
-        np.concatenate([alike_pictures(everything, distance), first_of(files)]),
-    )
-    ours, of_earlier = np.split(alike, [len(post_ids)])
-    order = np.lexsort((post_ids, -num_bytes, -num_pixels, ours))
-    starts = np.flatnonzero(np.r_[True, ours[order][1:] != ours[order][:-1]]) if len(order) else order
+    number, hashes, characters, files = len(posts), images.picture_hashes, posts.characters, posts.file_hashes
+    if others is not None:
+        hashes = np.concatenate([hashes, others.picture_hashes])
+        characters = np.concatenate([characters, others.codes(posts.character_names)])
+        files = np.concatenate([files, np.zeros(len(others.post_ids), np.uint64)])
+    ends = np.concatenate([alike_pictures(hashes, characters, distance), first_of(files)])
+    alike = joined(len(hashes), np.tile(np.arange(len(hashes)), 2), ends)
+    ids, quality = np.arange(len(hashes)), np.full((2, len(hashes)), np.iinfo(np.int64).max)
+    ids[:number], quality[:, :number] = posts.post_ids, (images.num_pixels, images.num_bytes)
+    dropped = np.zeros(len(hashes), bool)
+    order = np.lexsort((ids, -quality[1], -quality[0], alike))  # the others come first in their groups
+    starts = np.flatnonzero(np.r_[True, alike[order][1:] != alike[order][:-1]]) if len(order) else order
     for rows in np.split(order, starts[1:]):
-        before = earlier[of_earlier == ours[rows[0]]] if len(earlier) and len(rows) else earlier[:0]
-        if len(rows) + len(before) < 2:
+        if len(rows) < 2:
             continue
         kept: list[int] = []
         for row in rows.tolist():
             same = [other for other in kept if characters[other] == characters[row]]
-            is_copy = file_hashes[row] != 0 and (file_hashes[same] == file_hashes[row]).any()
-            theirs = np.concatenate([picture_hashes[same], before])
-            if is_copy or is_near(picture_hashes[row], theirs, distance).any():
+            is_copy = (files[row] != 0 and (files[same] == files[row]).any()) or is_near(
+                hashes[row], hashes[same], distance
+            ).any()
+            if is_copy and row < number:
                 dropped[row] = True
             else:
                 kept.append(row)
-    return dropped
+    return dropped[:number]
 
 
 def is_near(value: np.ndarray, others: np.ndarray, distance: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from planted_copies import COPIES, drawings, jpeg
 
 from dataset_scripts.dump.check_images import check_content
 from dataset_scripts.rules.near_duplicates import (
+    Images,
     OtherPosts,
     alike_pictures,
     copies,
@@ -20,6 +21,7 @@ from dataset_scripts.rules.near_duplicates import (
     joined,
 )
 from dataset_scripts.rules.picture_hash import MIRRORED_BITS, from_text, to_text
+from dataset_scripts.rules.posts_table import PostsTable
 from dataset_scripts.rules.split_posts import assign_splits, split_sizes
 
 RNG = np.random.default_rng(0)
@@ -41,6 +43,30 @@ def hashes(*rows):
 
 def files(*values):
     return np.array(values, np.uint64)
+
+
+def posts_of(post_ids, families=None, file_hashes=None, characters=None) -> PostsTable:
+    number = len(post_ids)
+    zeros, names = np.zeros(number, np.int32), ["alice", "bob"]
+    return PostsTable(
+        post_ids,
+        zeros if characters is None else characters,
+        zeros,
+        zeros.astype(bool),
+        post_ids if families is None else families,
+        files(*[0] * number) if file_hashes is None else file_hashes,
+        zeros,
+        ids(),
+        names,
+        ["s"],
+        [],
+    )
+
+
+def images_of(pictures, num_pixels=None, num_bytes=None) -> Images:
+    one = np.ones(len(pictures), np.int64)
+    num_pixels, num_bytes = (one if values is None else values for values in (num_pixels, num_bytes))
+    return Images(one, num_bytes, num_pixels, pictures, {})
 
 
 def flipped(hash_, *bits):
@@ -100,21 +126,22 @@ def test_the_search_finds_exactly_what_comparing_all_would(distance):
         some[:, RNG.integers(1, 4)] ^= np.uint64(1) << RNG.integers(0, 64, len(some), dtype=np.uint64)
     some[::3] ^= MIRRORED_BITS
     some[::50] = 0
+    characters = RNG.integers(0, 2, len(some))
     near = np.stack([is_near(value, some, distance) for value in some])
-    first, second = np.nonzero(near)
-    assert (alike_pictures(some, distance) == joined(len(some), first, second)).all()
+    first, second = np.nonzero(near & (characters[:, None] == characters))
+    assert (alike_pictures(some, characters, distance) == joined(len(some), first, second)).all()
     differ = some[:, None, 0] ^ some[None, :, 0]
     in_first_word = np.minimum(np.bitwise_count(differ), np.bitwise_count(differ ^ MIRRORED_BITS[0])) <= distance
-    assert distance < 6 or 3_500 < len(first) < 0.9 * in_first_word.sum()
+    assert distance < 6 or 3_500 < near.sum() < 0.9 * in_first_word.sum()
     with pytest.raises(ValueError, match="0 to 7 bits, got 8"):
-        alike_pictures(some, 8)
+        alike_pictures(some, characters, 8)
 
 
 def test_no_posts_and_no_hashes():
-    assert len(alike_pictures(hashes(), 6)) == 0
-    assert alike_pictures(hashes(NONE, NONE, FAR), 6).tolist() == [0, 1, 2]
-    assert len(group_posts(ids(), ids(), files(), hashes(), 6)["any"]) == 0
-    assert not copies(ids(), ids(), files(), hashes(), ids(), ids(), 6).any()
+    assert len(alike_pictures(hashes(), ids(), 6)) == 0
+    assert alike_pictures(hashes(NONE, NONE, FAR, FAR, FAR), ids(0, 0, 0, 0, 1), 6).tolist() == [0, 1, 2, 2, 4]
+    assert len(group_posts(posts_of(ids()), hashes(), 6)["any"]) == 0
+    assert not copies(posts_of(ids()), images_of(hashes()), 6).any()
 
 
 def test_families_of_parents():
@@ -131,7 +158,7 @@ def test_groups_join_parents_files_and_pictures():
     post_ids = ids(50, 10, 20, 30, 40, 60)
     families = ids(50, 10, 10, 30, 40, 60)
     pictures = hashes(NONE, FAR, FARTHER, DRAWING, flipped(DRAWING, 3, 9, 30, 64, 200) ^ MIRRORED_BITS, NONE)
-    groups = group_posts(post_ids, families, files(0, 0, 7, 7, 0, 0), pictures, 6)
+    groups = group_posts(posts_of(post_ids, families, files(0, 0, 7, 7, 0, 0)), pictures, 6)
     assert groups["parent"].tolist() == [50, 10, 10, 30, 40, 60]
     assert groups["file"].tolist() == [50, 10, 20, 20, 40, 60]
     assert groups["picture"].tolist() == [50, 10, 20, 30, 30, 60]
@@ -139,10 +166,9 @@ def test_groups_join_parents_files_and_pictures():
 
 
 def test_test_posts_near_train_are_told_also_those_of_another_data_set():
-    post_ids, nothing = ids(1, 2, 3, 4, 5), files(0, 0, 0, 0, 0)
+    posts = posts_of(ids(1, 2, 3, 4, 5), ids(1, 1, 3, 4, 3))
     pictures = hashes(NONE, NONE, NONE, DRAWING, NONE)
-    relations = group_posts(post_ids, ids(1, 1, 3, 4, 3), nothing, pictures, 6)
-    found = find_near_train(relations, np.array([0, 2, 1, 2, 2], np.int8))
+    found = find_near_train(group_posts(posts, pictures, 6), np.array([0, 2, 1, 2, 2], np.int8))
     assert found.near_train.tolist() == [False, True, False, False, False]
     assert found.statistics == {
         "groups": 2,
@@ -153,10 +179,12 @@ def test_test_posts_near_train_are_told_also_those_of_another_data_set():
         "near_train": {"validation": 0, "test": 1},
     }
     assert "1 test" in describe_duplicates(found.statistics)
-    others = OtherPosts(ids(90, 91), ids(3, 91), hashes(NONE, flipped(DRAWING, 5)))
-    relations = group_posts(post_ids, ids(1, 1, 3, 4, 3), nothing, pictures, 6, others)
-    found = find_near_train(relations, np.array([1, 2, 1, 2, 2], np.int8))
-    assert found.near_train.tolist() == [False, False, True, True, True]
+    alike = hashes(NONE, flipped(DRAWING, 5))
+    for names, is_near_other in ((["carol", "alice"], True), (["alice", "carol"], False)):
+        others = OtherPosts(ids(90, 91), ids(3, 91), alike, ids(0, 1), names)
+        relations = group_posts(posts, pictures, 6, others)
+        found = find_near_train(relations, np.array([1, 2, 1, 2, 2], np.int8))
+        assert found.near_train.tolist() == [False, False, True, is_near_other, True]
 
 
 def test_groups_stay_in_one_split_and_the_counts_are_those_of_the_rule():
@@ -201,11 +229,12 @@ def test_the_best_picture_of_a_copy_stays():
     same_files = files(0, 0, 0, 0, 0, 0, 3, 3)
     post_ids, characters = ids(7, 8, 9, 10, 11, 12, 13, 14), ids(0, 0, 0, 1, 0, 0, 0, 0)
     pixels, num_bytes = ids(100, 400, 400, 900, 1, 1, 5, 5), ids(1, 5, 6, 1, 1, 1, 2, 2)
-    dropped = copies(post_ids, characters, same_files, pictures, pixels, num_bytes, 6)
+    posts = posts_of(post_ids, None, same_files, characters)
+    dropped = copies(posts, images_of(pictures, pixels, num_bytes), 6)
     assert post_ids[dropped].tolist() == [7, 8, 14]
-    earlier = hashes(NONE, flipped(DRAWING, 7))
-    dropped = copies(post_ids, characters, same_files, pictures, pixels, num_bytes, 6, earlier)
-    assert post_ids[dropped].tolist() == [7, 8, 9, 10, 14]
+    earlier = OtherPosts(ids(1, 2), ids(1, 2), hashes(NONE, flipped(DRAWING, 7)), ids(0, 0), ["alice"])
+    dropped = copies(posts, images_of(pictures, pixels, num_bytes), 6, earlier)
+    assert post_ids[dropped].tolist() == [7, 8, 9, 14]
 
 
 def test_nothing_goes_that_is_like_nothing_that_stays():
@@ -213,9 +242,9 @@ def test_nothing_goes_that_is_like_nothing_that_stays():
     chain = [DRAWING]
     for step in range(8):
         chain.append(flipped(chain[-1], *range(6 * step, 6 * step + 6)))
-    pictures, one = np.array(chain), np.ones(9, np.int64)
-    assert (alike_pictures(pictures, 6) == 0).all()
-    dropped = copies(np.arange(9), one, np.zeros(9, np.uint64), pictures, one, one, 6)
+    pictures = np.array(chain)
+    assert (alike_pictures(pictures, np.zeros(9, int), 6) == 0).all()
+    dropped = copies(posts_of(np.arange(9)), images_of(pictures), 6)
     kept = pictures[~dropped]
     assert 0 < dropped.sum() < 8
     for value in pictures[dropped]:
