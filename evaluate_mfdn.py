@@ -57,7 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="on validation: fit a temperature for characters and a threshold for each tag, stored with the model",
     )
     parser.add_argument(
-        "--predictions", metavar="FILE.parquet", help="also write what was named for each picture, one row a picture"
+        "--predictions",
+        metavar="FILE.parquet",
+        help="also write what was named for each picture, one row a picture, and how far it lies from the mean of its "
+        "character",
     )
     parser.add_argument(
         "--hints", action="store_true", help="also the accuracy with 0, 1, 2, 4, 8, 16 and all true tags given"

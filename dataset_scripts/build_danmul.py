@@ -329,14 +329,16 @@ def check_selected(posts: PostsTable, listing: ImageListing, decode: bool, execu
     post_ids = np.sort(posts.post_ids)
     parts = [post_ids[start : start + IMAGES_PER_TASK] for start in range(0, len(post_ids), IMAGES_PER_TASK)]
     results = run(check, (listing.files(part) for part in parts), executor)
-    checked: list[tuple] = []
+    none = np.array([], np.int64)
+    num_bytes, num_pixels, hashes, problems = [none], [none], [np.zeros((0, WORDS), np.uint64)], []
     for _, images in tqdm(results, "checking images", len(parts), unit=" parts", disable=None):
-        checked += images
-    num_bytes, problems, num_pixels, hashes = zip(*checked, strict=True) if checked else ((), (), (), ())
+        num_bytes.append(np.array([image.num_bytes for image in images], np.int64))
+        num_pixels.append(np.array([image.num_pixels for image in images], np.int64))
+        hashes.append(np.array([image.picture_hash for image in images], np.uint64).reshape(-1, WORDS))
+        problems += [image.problem for image in images]
     reasons = np.array(problems, object)
     broken = {reason: post_ids[reasons == reason] for reason in sorted(set(problems) - {""})}
-    hashes = np.array(hashes, np.uint64).reshape(-1, WORDS)
-    return Images(post_ids, np.array(num_bytes, np.int64), np.array(num_pixels, np.int64), hashes, broken)
+    return Images(post_ids, *map(np.concatenate, (num_bytes, num_pixels, hashes)), broken)
 
 
 def refuse_problems(problems: dict[str, np.ndarray]) -> None:

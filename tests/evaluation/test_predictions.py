@@ -13,8 +13,16 @@ from torch.utils.data import DataLoader
 
 from modeling_mfdn.configuration_mfdn import MFDNConfig
 from modeling_mfdn.data.hidden_tags import hide_half
-from modeling_mfdn.evaluation.predictions import Calibrator, Confidence, Hints, Predictions, evaluate_model
+from modeling_mfdn.evaluation.predictions import (
+    Calibrator,
+    Confidence,
+    Hints,
+    NearTrain,
+    Predictions,
+    evaluate_model,
+)
 from modeling_mfdn.evaluation.results import format_results, write_results
+from modeling_mfdn.gallery_mfdn import Calibration, CharacterStatistics
 from modeling_mfdn.processing_mfdn import MFDNProcessor
 
 SIZE, NUM_TAGS, NUM_CHARACTERS = 8, 40, 7
@@ -307,3 +315,29 @@ def test_results_are_written_whole_with_versions(tmp_path):
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["num_images"] == 3 and "torch" in written["versions"]
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_how_far_a_picture_lies_from_its_character():
+    """Root mean square over the axes; of a character without pictures in the statistics nobody knows it."""
+    means, counts = torch.tensor([[0.0, 0, 0], [3, 4, 0], [9, 9, 9]]), torch.tensor([5.0, 2, 0])
+    statistics = CharacterStatistics(
+        torch.ones(3), torch.eye(3), torch.ones(3), means, counts, calibration=Calibration(), head_size=1.0
+    )
+    predictions = Predictions(statistics)
+    pictures = {"logits": torch.eye(3), "picture_embedding": torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 1, 1]])}
+    predictions.add({"post_id": torch.arange(3), "labels": torch.arange(3), "image": pictures})
+    distance = predictions.compute()["distance"]
+    torch.testing.assert_close(distance[:2], torch.tensor([0.0, (25 / 3) ** 0.5]))
+    assert distance[2].isnan()
+
+
+def test_what_copies_in_train_are_worth():
+    near = NearTrain([7, 9, 400])
+    for ids, right in (([7, 8], [True, False]), ([9, 10], [False, True])):
+        labels = torch.tensor([0, 1])
+        logits = torch.nn.functional.one_hot(torch.where(torch.tensor(right), labels, 1 - labels), 2).float()
+        near.add({"post_id": torch.tensor(ids), "labels": labels, "image": {"logits": logits}})
+    assert near.compute() == {"num_near": 2, "num_others": 2, "image": {"near": 0.5, "others": 0.5}}
+    nobody = NearTrain([])
+    nobody.add({"post_id": torch.tensor([7]), "labels": torch.tensor([0]), "image": {"logits": torch.eye(2)[:1]}})
+    assert nobody.compute() == {"num_near": 0, "num_others": 1, "image": {"near": None, "others": 1.0}}
