@@ -72,7 +72,11 @@ class ScriptArguments:
     _argument_group_name = "what to train, and on what"
 
     dataset: str | None = field(
-        default=None, metadata={"help": "folder from dataset_scripts.build_danmul, or a Hub data set of that layout"}
+        default=None,
+        metadata={
+            "help": "folder from dataset_scripts.build_danmul, or a Hub data set of that layout, which is read over "
+            "the network in every epoch; `hf download ID --repo-type dataset --local-dir DIR` makes a folder of it"
+        },
     )
     recipe: list[str] | None = field(
         default=None,

@@ -31,8 +31,9 @@ def load_split(dataset: str, split: str, needs_tags: bool = True) -> ParquetRows
     stay encoded bytes, the collator decodes them.
 
     Args:
-        dataset: folder written by `dataset_scripts.build_danmul`, or the id of such a data set on the Hub, of which
-            what is needed is fetched when it is needed.
+        dataset: folder written by `dataset_scripts.build_danmul`, or the id of such a data set on the Hub: each epoch
+            reads it over the network, and keeps nothing. Where there is room, `hf download ID --repo-type dataset
+            --local-dir DIR` makes a folder of it.
         split: "train", "validation" or "test"; "all" of them that there are; "share" is the part of "test" that
             another data set's test split has too (Dan:share, Table III).
         needs_tags: False where pictures alone are used: then a data set may be without the column `tags`.
