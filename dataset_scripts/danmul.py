@@ -9,7 +9,8 @@ from pathlib import Path
 
 import datasets
 
-from dataset_scripts.build_danmul import build, build_parser
+from dataset_scripts.build_danmul import build
+from dataset_scripts.folder.build_options import build_parser
 from dataset_scripts.folder.card import fingerprint
 from dataset_scripts.folder.executors import open_executor
 from dataset_scripts.folder.lists import read_record, recorded_options
