@@ -13,8 +13,8 @@ from dataset_scripts.rules.select_posts import EMOTICON_PATTERN, LOG_BASES
 HELP = """Build the data set Dan:mul from a dump. Defaults are the rules of paper §III.A; every rule reports its count.
 
 DUMP is what an image board gives: metadata and pictures in one of the layouts named under --format.
-Writes OUTPUT/data/*.parquet, README.md, tags.json, characters.json, character_tags.json, implications.json, build.json,
-statistics.json, and rejects.jsonl when lines were malformed. OUTPUT appears only when it is complete."""
+Writes OUTPUT/data/*.parquet, README.md, tags.json, characters.json, character_tags.json, implications.json,
+build.json, statistics.json, and rejects.jsonl when lines were malformed. OUTPUT appears only when it is complete."""
 EXAMPLE = """examples:
   python -m dataset_scripts.build_danmul --source DUMP --output danmul --dry_run    # the table of rules, in seconds
   python -m dataset_scripts.build_danmul --source DUMP --output danmul
