@@ -174,10 +174,11 @@ def groups_to_show(index: dict[str, dict]) -> list[list[int]]:
     splits = np.repeat(np.arange(len(SPLITS)), [len(index[split]["post_id"]) for split in SPLITS])
     order = np.lexsort((post_ids, groups))
     starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]]) if len(order) else order
+    ends = np.r_[starts[1:], len(order)]
     found = []
-    for rows in np.split(order, starts[1:]):
-        if len(rows) > 1:
-            found.append((len(np.unique(splits[rows])) == 1, -len(rows), post_ids[rows].tolist()))
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
+        rows = order[start:end]
+        found.append((len(np.unique(splits[rows])) == 1, start - end, post_ids[rows].tolist()))
     return [ids for _, _, ids in sorted(found)[:MAX_GROUPS]]
 
 
@@ -186,14 +187,14 @@ def read_posts(folder: Path, index: dict[str, dict], wanted: set[int]) -> Iterat
     wanted are not read."""
     wanted_ids = np.array(sorted(wanted), np.int64)
     for split in SPLITS:
-        start = 0
+        start, is_wanted = 0, np.isin(index[split]["post_id"], wanted_ids)
         for path in index[split]["files"]:
             with pq.ParquetFile(path) as file:
                 features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
                 names = features["character"]["names"]
                 for number in range(file.num_row_groups):
                     size = file.metadata.row_group(number).num_rows
-                    rows = np.flatnonzero(np.isin(index[split]["post_id"][start : start + size], wanted_ids))
+                    rows = np.flatnonzero(is_wanted[start : start + size])
                     start += size
                     if not len(rows):
                         continue
