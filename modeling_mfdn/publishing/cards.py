@@ -145,6 +145,7 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         unseen_picture=(folder / "unseen.png").exists(),
         tag_threshold=results.get("tag_threshold"),
         accuracy_table=accuracy_table(results),
+        near_train_line=near_train_line(results),
         tag_table=tag_table(results),
         temperature_line=temperature_line(processor, read_json(folder / "results_validation.json")),
         threshold_line="a threshold of its own for each, fitted on validation"
@@ -223,6 +224,18 @@ def accuracy_table(results: dict) -> str:
         if modality in results
     ]
     return "\n".join([f"| | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS), *rows])
+
+
+def near_train_line(results: dict) -> str:
+    """What pictures that train shows too are worth."""
+    found = results.get("near_train") or {}
+    if not found.get("num_near") or not found.get("num_others"):
+        return ""
+    shares = [f"{found[name]['others']:.1%} ({title.lower()})" for name, title in MODALITIES.items() if name in found]
+    return (
+        f"A train post shows the same drawing as {found['num_near']:,} of them; without these top-1 is "
+        f"{' and '.join(shares)}."
+    )
 
 
 def unseen_line(results: dict) -> str:

@@ -179,7 +179,7 @@ class Stages:
 
         def watch() -> None:
             nonlocal peak
-            while not done.wait(0.5):
+            while not done.wait(2):  # it halts what it looks at
                 try:
                     peak = max(peak, memory_of(psutil.Process(process.pid)))
                 except psutil.Error:

@@ -80,6 +80,15 @@ def test_figures_are_those_of_the_files(measured):
     assert data.library_name == "transformers" and data.datasets == ["tester/danmul"] and data.license == "other"
 
 
+def test_what_copies_in_train_are_worth_is_said_where_there_are_some(measured):
+    results = json.loads((measured / "results.json").read_text())
+    near = {"num_near": 13, "num_others": 87, "image": {"near": 0.9, "others": 0.456}}
+    for found, is_said in ((near, True), (near | {"num_near": 0}, False)):
+        (measured / "results.json").write_text(json.dumps(results | {"near_train": found}))
+        said = "same drawing as 13 of them; without these top-1 is 45.6% (image)."
+        assert (said in model_card(measured, "tester/mfdn")) == is_said
+
+
 def test_leaderboard_entries_are_one_file_a_modality(measured):
     write_hub_files(measured, "tester/mfdn", "tester/danmul")
     entry = yaml.safe_load((measured / ".eval_results" / "image_tags.yaml").read_text())[0]
