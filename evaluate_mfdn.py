@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from modeling_mfdn.training.terminal import check_model_name, command_line, count, positive, score
 
 EXAMPLE = """example (one minute on a laptop, after `accelerate launch train_mfdn.py`):
@@ -117,6 +115,8 @@ def label_map(
 
 def count_unknown_tags(rows, tags: Sequence[str]) -> dict[str, int]:
     """Tags of the data set that the model does not know: how many, and how often they occur."""
+    import pyarrow.compute as pc
+
     counts = pc.value_counts(pc.list_flatten(rows.column("tags")))
     known = set(tags)
     unknown = [int(entry["counts"]) for entry in counts.to_pylist() if entry["values"] not in known]

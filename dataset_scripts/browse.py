@@ -7,7 +7,6 @@ from a server, so that a filter is over all that was written and not over a page
 from __future__ import annotations
 
 import argparse
-import html
 import io
 import json
 import shutil
@@ -28,9 +27,10 @@ from dataset_scripts.dump.parse import merge, parse
 from dataset_scripts.dump.pictures import FORMATS, upright_rgb
 from dataset_scripts.folder.executors import run
 from dataset_scripts.folder.files import replace_folder
-from dataset_scripts.folder.lists import read_record
+from dataset_scripts.folder.lists import read_class_names, read_record, split_column
 from dataset_scripts.folder.statistics import table_1_markdown
 from dataset_scripts.folder.terminal import command_line
+from dataset_scripts.rules.posts_table import runs_of
 from dataset_scripts.rules.selection import RULES
 from dataset_scripts.rules.split_posts import SPLITS
 
@@ -148,33 +148,21 @@ def write_pages(
 # ---------------------------------------------------------------- what is shown
 
 
-def read_index(folder: Path) -> dict[str, dict]:
-    """Of each split the files, and of each post its id and its group, in their order; no picture is read."""
+def read_index(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Of each split the ids of its posts and their groups, in the order of the files; no picture is read."""
     index = {}
     for split in SPLITS:
-        files = sorted((folder / "data").glob(f"{split}-*.parquet"))
-        columns: dict[str, list[np.ndarray]] = {"post_id": [np.array([], np.int64)], "group": [np.array([], np.int64)]}
-        for path in files:
-            try:
-                known = [name for name in ("post_id", "group") if name in pq.read_schema(path).names]
-                table = pq.read_table(path, columns=known)
-            except (OSError, ValueError, LookupError) as error:
-                raise ValueError(f"{path} is no shard of a built data set ({error}): build it again.") from error
-            columns["post_id"].append(table["post_id"].to_numpy())
-            # An older build has no groups.
-            groups = table["group"] if "group" in table.column_names else table["post_id"]
-            columns["group"].append(groups.to_numpy())
-        index[split] = {"files": files} | {name: np.concatenate(parts) for name, parts in columns.items()}
+        post_ids, groups = (split_column(UPath(folder), split, name) for name in ("post_id", "group"))
+        index[split] = {"post_id": post_ids, "group": groups if len(groups) else post_ids}  # older builds have none
     return index
 
 
-def groups_to_show(index: dict[str, dict]) -> list[list[int]]:
+def groups_to_show(index: dict[str, dict[str, np.ndarray]]) -> list[list[int]]:
     """Post ids of up to MAX_GROUPS near-duplicates: those in several splits first, then the largest."""
     post_ids, groups = (np.concatenate([index[split][name] for split in SPLITS]) for name in ("post_id", "group"))
     splits = np.repeat(np.arange(len(SPLITS)), [len(index[split]["post_id"]) for split in SPLITS])
     order = np.lexsort((post_ids, groups))
-    starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]]) if len(order) else order
-    ends = np.r_[starts[1:], len(order)]
+    starts, ends = runs_of(groups[order])
     found = []
     for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
         rows = order[start:end]
@@ -182,16 +170,14 @@ def groups_to_show(index: dict[str, dict]) -> list[list[int]]:
     return [ids for _, _, ids in sorted(found)[:MAX_GROUPS]]
 
 
-def read_posts(folder: Path, index: dict[str, dict], wanted: set[int]) -> Iterator[dict]:
+def read_posts(folder: Path, index: dict[str, dict[str, np.ndarray]], wanted: set[int]) -> Iterator[dict]:
     """The wanted posts with the bytes of their pictures and the names of their characters. Row groups of which none is
     wanted are not read."""
-    wanted_ids = np.array(sorted(wanted), np.int64)
+    wanted_ids, names = np.array(sorted(wanted), np.int64), read_class_names(folder)
     for split in SPLITS:
         start, is_wanted = 0, np.isin(index[split]["post_id"], wanted_ids)
-        for path in index[split]["files"]:
+        for path in sorted((folder / "data").glob(f"{split}-*.parquet")):
             with pq.ParquetFile(path) as file:
-                features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
-                names = features["character"]["names"]
                 for number in range(file.num_row_groups):
                     size = file.metadata.row_group(number).num_rows
                     rows = np.flatnonzero(is_wanted[start : start + size])
@@ -315,8 +301,7 @@ def write_page(folder: Path, output: Path, page: str, *, statistics: dict, **com
             shutil.copyfile(path, output / path.name)
         lines = table_1_markdown(statistics).splitlines()
         content["figures"] = [path.name for path in figures]
-        content["table"] = [[html.unescape(c.strip()) for c in line.strip("|").split("|")] for line in lines]
-        del content["table"][1]
+        content["table"] = [[cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]]
     text = TEMPLATES.get_template("browse.html").render(**common, **content)
     (output / f"{page}.html").write_text(text, encoding="utf-8")
 

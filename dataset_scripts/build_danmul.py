@@ -97,6 +97,8 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     Raises:
         ValueError, OSError: with a sentence for the user.
     """
+    if options.split == "published" and options.duplicates == "group":
+        raise ValueError("--duplicates group makes a split of its own: leave --split published, or report the groups.")
     source, output = UPath(options.source), UPath(options.output)
     output = output.absolute() if is_local(output) else output
     if not options.dry_run:
@@ -104,8 +106,6 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     criteria = read_criteria(options)
 
     found = read(source, output, executor, options.format, options.images, options.max_bad_share, options.dry_run)
-    if options.split == "published" and options.duplicates == "group":
-        raise ValueError("--duplicates group makes a split of its own: leave --split published, or report the groups.")
     if options.split == "published" and not found.parsed.splits:
         raise ValueError(f"--split published expects a dump with a split, but {found.dump.format} has none: leave it.")
     relate(found.parsed, source, options.aliases, options.implications)
@@ -114,11 +114,11 @@ def build(options: argparse.Namespace, executor: Executor | None = None) -> None
     selected = select(found, criteria, executor, None if options.dry_run else decode, options.strict)
     report(found, selected)
     refuse_nothing(selected, options.like)
-    if options.rating_tags or (criteria.like and any(is_rating_tag(tag) for tag in criteria.like.tags)):
-        add_rating_tags(selected, criteria)
     if options.dry_run:
         print("Dry run: no image was opened (readable_image is not in the table) and nothing was written.")
         return
+    if options.rating_tags or (criteria.like and any(is_rating_tag(tag) for tag in criteria.like.tags)):
+        add_rating_tags(selected, criteria)
 
     published = found.parsed.splits if options.split == "published" else None
     divided = split(selected, options.seed, criteria, published)
@@ -245,18 +245,16 @@ def read_criteria(options: argparse.Namespace) -> Criteria:
                 )
         folder = UPath(options.like)
         read_record(folder)
-        characters, tags = (
-            {row[column] for row in json.loads((folder / file).read_text(encoding="utf-8"))}
-            for file, column in (("characters.json", "character"), ("tags.json", "tag"))
-        )
+        names = read_class_names(folder)
+        tags = {row["tag"] for row in json.loads((folder / "tags.json").read_text(encoding="utf-8"))}
         post_ids = np.sort(np.concatenate([split_column(folder, name, "post_id") for name in SPLITS]))
         train_ids, texts = (split_column(folder, "train", name) for name in ("post_id", "picture_hash"))
         if len(texts) < len(train_ids):
             print(f"{folder} is of an older build, without picture hashes: copies of its posts are found by parents.")
             texts = [None] * len(train_ids)
         of_train = split_column(folder, "train", "character")
-        train = OtherPosts(train_ids, train_ids, from_text(texts), of_train, read_class_names(folder))
-        criteria.like = Like(characters, tags, post_ids, train)
+        train = OtherPosts(train_ids, train_ids, from_text(texts), of_train, names)
+        criteria.like = Like(set(names), tags, post_ids, train)
     return criteria
 
 
@@ -292,9 +290,7 @@ def select(
     num_other_tags = len(found.parsed.other_tags - set(posts.tag_names))
     if criteria.like:
         criteria.like.train.families = families_of(criteria.like.train.post_ids, posts.post_ids, posts.families)
-    selection = Selection(
-        posts, criteria, listing.ids, num_other_tags, *((None, None) if decode is None else (check, find_copies))
-    )
+    selection = Selection(posts, criteria, listing.ids, num_other_tags, None if decode is None else check, find_copies)
     del posts
     found.parsed.posts = found.parsed.other_tags = None
     selection.apply_all()

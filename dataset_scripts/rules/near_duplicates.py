@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_scripts.rules.picture_hash import MIRRORED_BITS
-from dataset_scripts.rules.posts_table import PostsTable, in_sorted
+from dataset_scripts.rules.posts_table import PostsTable, in_sorted, runs_of
 from dataset_scripts.rules.split_posts import SPLITS
 
 MAX_DISTANCE = 7  # bits; see above
@@ -115,14 +115,7 @@ def group_posts(
         distance: see [`alike_pictures`].
         others: of another data set.
     """
-    post_ids, families, characters = posts.post_ids, posts.families, posts.characters
-    file_hashes = posts.file_hashes
-    if others is not None:
-        post_ids = np.concatenate([post_ids, others.post_ids])
-        families = np.concatenate([families, others.families])
-        characters = np.concatenate([characters, others.codes(posts.character_names)])
-        file_hashes = np.concatenate([file_hashes, np.zeros(len(others.post_ids), np.uint64)])
-        picture_hashes = np.concatenate([picture_hashes, others.picture_hashes])
+    post_ids, families, characters, file_hashes, picture_hashes = with_others(posts, picture_hashes, others)
     order = np.argsort(post_ids)  # so that the least node of a group is its least id
     rows = {
         "parent": first_of(families[order] + 1),
@@ -136,6 +129,19 @@ def group_posts(
         groups[name] = np.empty(len(order), np.int64)
         groups[name][order] = post_ids[order][least]
     return groups
+
+
+def with_others(
+    posts: PostsTable, picture_hashes: np.ndarray, others: OtherPosts | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, families, characters, file hashes and picture hashes of N posts and behind them of m others."""
+    columns = (posts.post_ids, posts.families, posts.characters, posts.file_hashes, picture_hashes)
+    if others is None:
+        return columns
+    no_files = np.zeros(len(others.post_ids), np.uint64)
+    characters = others.codes(posts.character_names)
+    more = (others.post_ids, others.families, characters, no_files, others.picture_hashes)
+    return tuple(np.concatenate(pair) for pair in zip(columns, more, strict=True))
 
 
 def find_near_train(relations: dict[str, np.ndarray], splits: np.ndarray) -> NearDuplicates:
@@ -293,23 +299,18 @@ def copies(posts: PostsTable, images: Images, distance: int, others: OtherPosts 
         distance: see [`alike_pictures`].
         others: posts that are there already (`--like`): what is a copy of one of them goes, however good it is.
     """
-    number, hashes, characters, files = len(posts), images.picture_hashes, posts.characters, posts.file_hashes
-    if others is not None:
-        hashes = np.concatenate([hashes, others.picture_hashes])
-        characters = np.concatenate([characters, others.codes(posts.character_names)])
-        files = np.concatenate([files, np.zeros(len(others.post_ids), np.uint64)])
+    number = len(posts)
+    ids, _, characters, files, hashes = with_others(posts, images.picture_hashes, others)
     ends = np.concatenate([alike_pictures(hashes, characters, distance), first_of(files)])
     alike = joined(len(hashes), np.tile(np.arange(len(hashes)), 2), ends)
-    ids, quality = np.arange(len(hashes)), np.full((2, len(hashes)), np.iinfo(np.int64).max)
-    ids[:number], quality[:, :number] = posts.post_ids, (images.num_pixels, images.num_bytes)
+    quality = np.full((2, len(hashes)), np.iinfo(np.int64).max)
+    quality[:, :number] = images.num_pixels, images.num_bytes
     dropped = np.zeros(len(hashes), bool)
     order = np.lexsort((ids, -quality[1], -quality[0], alike))  # the others come first in their groups
-    starts = np.flatnonzero(np.r_[True, alike[order][1:] != alike[order][:-1]]) if len(order) else order
-    for rows in np.split(order, starts[1:]):
-        if len(rows) < 2:
-            continue
+    starts, ends = runs_of(alike[order])
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
         kept: list[int] = []
-        for row in rows.tolist():
+        for row in order[start:end].tolist():
             same = [other for other in kept if characters[other] == characters[row]]
             is_copy = (files[row] != 0 and (files[same] == files[row]).any()) or is_near(
                 hashes[row], hashes[same], distance

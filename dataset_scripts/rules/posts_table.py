@@ -72,6 +72,12 @@ def in_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     return ordered[places] == values
 
 
+def runs_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of equal values begins in a sorted array, and where it ends."""
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
+    return starts, np.r_[starts[1:], len(values)][: len(starts)]
+
+
 def in_canonical_order(posts: PostsTable) -> PostsTable:
     """The same posts by rising id, character and tag names alphabetical and only those in use, tags of a post sorted.
 

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags, in_sorted
+from dataset_scripts.rules.posts_table import PostsTable, count_posts_of_tags, in_sorted, runs_of
 
 # Paper: removes "facial expressions that have no real meaning using regular expressions, such as '>_<', '=_', '^3^',
 # 's.m.s.'", pattern not given. Here: an ASCII tag with a symbol in it and nowhere two letters or digits in a row,
@@ -78,8 +78,7 @@ def duplicate_posts(posts: PostsTable) -> tuple[np.ndarray, int]:
     dropped, conflicts = np.zeros(len(posts), bool), 0
     order = np.argsort(posts.post_ids, kind="stable")
     ids = posts.post_ids[order]
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]]) if len(ids) else np.array([], np.int64)
-    ends = np.r_[starts[1:], len(ids)]
+    starts, ends = runs_of(ids)
     offsets = posts.offsets()
 
     def content(row: int) -> tuple:

@@ -251,7 +251,7 @@ RULES = (
         "near_duplicates",
         "posts whose picture is a copy of a better one of the same character",
         lambda s: s.find_copies(s.posts),
-        when=lambda s: s.criteria.duplicates == "drop" and s.find_copies is not None,
+        when=lambda s: s.criteria.duplicates == "drop" and s.check_images is not None,
     ),
     Rule(
         "min_posts",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataset_scripts.rules.posts_table import runs_of
+
 if TYPE_CHECKING:
     from dataset_scripts.rules.near_duplicates import NearDuplicates
 
@@ -87,12 +89,11 @@ def place_groups(
     validation has so many posts less.
     """
     order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]]) if len(order) else order
-    ends = np.r_[starts[1:], len(order)]
-    several = np.flatnonzero(ends - starts > 1)
-    names = groups[order[starts[several]]]
+    starts, ends = runs_of(groups[order])
+    starts, ends = starts[ends - starts > 1], ends[ends - starts > 1]
+    names = groups[order[starts]]
     draws = hash_ids(names, seed) / 2.0**64
-    for number in several[np.lexsort((names, starts[several] - ends[several]))].tolist():
+    for number in np.lexsort((names, starts - ends)).tolist():
         rows = order[starts[number] : ends[number]]
         of_group, counts = np.unique(characters[rows], return_counts=True)
         room = sizes[of_group]
@@ -102,8 +103,7 @@ def place_groups(
             split = int(np.argmax(best))  # the first of SPLITS, which is the largest
         else:
             shares = np.cumsum(np.where(best, np.maximum(room, 0).sum(axis=0), 0))
-            draw = draws[np.searchsorted(several, number)] * shares[-1]
-            split = int(np.searchsorted(shares, draw, side="right"))
+            split = int(np.searchsorted(shares, draws[number] * shares[-1], side="right"))
         splits[rows] = split
         sizes[of_group, split] -= counts
 

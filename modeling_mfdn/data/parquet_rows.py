@@ -41,11 +41,12 @@ class ParquetRows(Dataset):
         if not files:
             raise ValueError("Expected Parquet files, got none.")
         self.files = list(files)
-        self.schema: pa.Schema = read_footer(self.files[0])[1]
         sizes, places = [], []
         with ThreadPoolExecutor(THREADS) as threads:
             for file, (group_sizes, schema) in enumerate(threads.map(read_footer, self.files)):
-                if not have_same_features(schema, self.schema):
+                if file == 0:
+                    self.schema: pa.Schema = schema
+                elif not have_same_features(schema, self.schema):
                     raise ValueError(
                         f"{self.files[file]} has other columns or classes than {self.files[0]}: {schema.names}, "
                         f"{self.schema.names}. Are these files of one data set?"

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from hub_server import running_hub  # noqa: E402
+from rounds import written  # noqa: E402
 
 from dataset_scripts.build_danmul import main as build  # noqa: E402
 
@@ -97,9 +98,7 @@ def main(argv: list[str] | None = None) -> dict:
     finally:
         shutil.rmtree(work)
     print(json.dumps(results, indent=2))
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return written(results, args.output)
 
 
 if __name__ == "__main__":

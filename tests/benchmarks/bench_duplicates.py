@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from planted_copies import COPIES, drawings, jpeg  # noqa: E402
+from rounds import written  # noqa: E402
 
 from dataset_scripts.dump.check_images import check_content  # noqa: E402
 from dataset_scripts.rules.near_duplicates import is_near  # noqa: E402
@@ -131,9 +132,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.before:
         results["build"] = builds(args.before.resolve(), args.rounds)
     print(json.dumps(results, indent=2))
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return written(results, args.output)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from torch.utils.data.sampler import BatchSampler, RandomSampler
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from rounds import written  # noqa: E402
+
 from modeling_mfdn import MFDNConfig  # noqa: E402
 from modeling_mfdn.data.collator import MFDNCollator  # noqa: E402
 from modeling_mfdn.data.dataset import COLUMNS, load_split, read_characters, read_tag_vocabulary  # noqa: E402
@@ -140,9 +142,7 @@ def main(argv: list[str] | None = None) -> dict:
     finally:
         shutil.rmtree(cache)
     print(json.dumps(results, indent=2))
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return written(results, args.output)
 
 
 if __name__ == "__main__":

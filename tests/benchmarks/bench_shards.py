@@ -24,7 +24,7 @@ from upath import UPath
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rounds import measure  # noqa: E402
+from rounds import measure, written  # noqa: E402
 
 from dataset_scripts.dump.list_images import ImageFile  # noqa: E402
 from dataset_scripts.folder.shards import ShardTask, danmul_schema, plan_path, write_shard  # noqa: E402
@@ -60,6 +60,9 @@ def shard_of(paths: list[Path], target: Path, short_side: int | None = None) -> 
         counts,
         codes,
         [f"tag_{i}" for i in range(24)],
+        np.zeros((len(paths), 4), np.uint64),
+        ids,
+        np.zeros(len(paths), bool),
         short_side,
     )
 
@@ -133,9 +136,7 @@ def main(argv: list[str] | None = None) -> dict:
     finally:
         shutil.rmtree(folder)
     print(json.dumps(results, indent=2))
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
-    return results
+    return written(results, args.output)
 
 
 if __name__ == "__main__":

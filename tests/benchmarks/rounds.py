@@ -34,6 +34,11 @@ def report_steps(args: argparse.Namespace, steps: dict[str, Callable[[], object]
     width = max(map(len, steps)) + 1
     for name, figures in results["training_step"].items():
         print(f"{name:{width}} {figures['ratio']:.2f} {1000 * figures['seconds']:.0f} ms")
-    if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
+    return written(results, args.output)
+
+
+def written(results: dict, output: str | None) -> dict:
+    """The results, written to a JSON file if one is named."""
+    if output:
+        Path(output).write_text(json.dumps(results, indent=2) + "\n")
     return results
