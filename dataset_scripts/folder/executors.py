@@ -63,10 +63,14 @@ def dask_executor(workers: int, address: str | None) -> Iterator[Executor]:
 class RayExecutor(Executor):
     """Ray has no executor of its own; its references do give futures."""
 
-    def submit(self, function: Callable, /, *args) -> Future:
+    def __init__(self) -> None:
         import ray
 
-        return ray.remote(function).remote(*args).future()
+        # Ray takes functions alone; what is submitted may be any callable, such as a partial.
+        self.task = ray.remote(lambda function, *args: function(*args))
+
+    def submit(self, function: Callable, /, *args) -> Future:
+        return self.task.remote(function, *args).future()
 
 
 @contextmanager

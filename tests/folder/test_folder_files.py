@@ -168,7 +168,7 @@ def test_killed_at_random_moments_and_started_again_it_gives_the_same_bytes(tmp_
     output, plans = tmp_path / "danmul", tmp_path / "danmul.partial" / "plans"
     rng, kills = random.Random(0), 0
     # When so many shards are finished, the run is killed: at once for -1, while it reads; near the end for the last.
-    for target in [-1, *sorted(rng.randrange(num_shards) for _ in range(8)), num_shards - 1]:
+    for target in [-1, *sorted(rng.randrange(num_shards) for _ in range(4)), num_shards - 1]:
         process = subprocess.Popen([*command, str(output)], stderr=subprocess.PIPE, start_new_session=True)
         while process.poll() is None and target >= 0 and len(list(plans.glob("*.json"))) < target:
             time.sleep(0.001)
@@ -185,5 +185,5 @@ def test_killed_at_random_moments_and_started_again_it_gives_the_same_bytes(tmp_
     if not output.exists():
         subprocess.run([*command, str(output)], check=True, capture_output=True)
     print(f"{kills} kills, {num_shards} shards")
-    assert kills >= 8 and same_files(output, tmp_path / "whole")
+    assert kills >= 4 and same_files(output, tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["danmul", "dump", "whole"]

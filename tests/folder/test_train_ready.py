@@ -210,7 +210,7 @@ def test_bombs_of_text_and_claims_fill_no_memory(tmp_path):
     assert memory < 150
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_file_of_one_megabyte_fills_a_gigabyte(tmp_path):
     for name, content in bombs(random.Random(0)):
         problems, memory = measured(tmp_path, [content])
