@@ -377,6 +377,26 @@ def rehearsal() -> str:
     return markdown_table(rows)
 
 
+def real_pictures() -> str:
+    """What the rehearsal left out, from what was measured on real pictures: bench_{shards,duplicates,rehearsal}.py."""
+    whole, shards = read("bench_rehearsal.json")["1.0"], read("bench_shards.json")
+    splits, build = whole["counts"]["splits"], read("bench_duplicates.json")["build"]
+    pictures, minutes = sum(splits.values()), whole["stages"]["building"]["wall_seconds"] / 60
+    speed = shards["loading"]["512 px"]["images_per_second"]
+    rows = []
+    for kind, size in shards["bytes_of_a_picture"].items():
+        arithmetic = f"{pictures:,} × {size / 1000:.1f} kB"
+        rows.append((f"disk, pictures {kind}", arithmetic, f"{pictures * size / 1e9:.0f} GB"))
+    seconds = build["seconds"]["now"]
+    hours = minutes / 60 + pictures * seconds / build["posts"] / 3600
+    arithmetic = f"{minutes:.1f} min + {pictures:,} × {seconds:.2f} s / {build['posts']}"
+    rows.append(("building, at most (start counted with each)", arithmetic, f"{hours:.1f} h"))
+    for what, split in (("an epoch's pictures decoded", "train"), ("the test pictures decoded", "test")):
+        value = f"{splits[split] / speed / 60:.0f} min of a core"
+        rows.append((what, f"{splits[split]:,} / {speed:,} a second", value))
+    return markdown_table([dict(zip(("of real pictures", "arithmetic", "result"), row, strict=True)) for row in rows])
+
+
 BLOCKS = {
     "parameters": parameters,
     "headline": headline_accuracy,
@@ -407,6 +427,7 @@ BLOCKS = {
     "reading_cost": reading_cost,
     "append_cost": append_cost,
     "rehearsal": rehearsal,
+    "real_pictures": real_pictures,
 }
 
 
