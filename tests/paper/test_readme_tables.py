@@ -2,11 +2,13 @@
 
 import pytest
 
+from modeling_mfdn.paper import cost_tables
 from modeling_mfdn.paper import readme_tables as tables
 
 
 def test_what_was_not_measured_says_so_and_unknown_blocks_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    for module in (tables, cost_tables):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     for block in ("stages", "accuracy", "ingredients", "hints"):
         text = f"a <!-- begin: {block} -->old<!-- end: {block} --> b"
         assert tables.render(text) == f"a <!-- begin: {block} -->\n*Not measured yet.*\n<!-- end: {block} --> b"
