@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset_scripts.rules.picture_hash import MIRRORED_BITS
 from dataset_scripts.rules.posts_table import PostsTable, in_sorted, runs_of
-from dataset_scripts.rules.split_posts import SPLITS
+from dataset_scripts.rules.split_posts import SPLITS, NearDuplicates
 
 MAX_DISTANCE = 7  # bits; see above
 DISTANCE = 6  # measured on planted copies: tests/benchmarks/bench_duplicates.py
@@ -53,15 +53,6 @@ class OtherPosts:
         """Their characters as indices into other names, -1 for one that is not among them."""
         places = {name: code for code, name in enumerate(character_names)}
         return np.array([places.get(name, -1) for name in self.character_names] or [-1])[self.characters]
-
-
-@dataclass
-class NearDuplicates:
-    """Which posts show the same drawing as which others."""
-
-    groups: np.ndarray  # int64 [N], the least post id of the group; its own for a post alone
-    near_train: np.ndarray  # bool [N], of validation and test: a post of train shows the same
-    statistics: dict  # for build.json
 
 
 def join_families(post_ids: np.ndarray, families: np.ndarray) -> np.ndarray:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataset_scripts.rules.posts_table import runs_of
 
-if TYPE_CHECKING:
-    from dataset_scripts.rules.near_duplicates import NearDuplicates
-
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class NearDuplicates:
+    """Which posts show the same drawing as which others."""
+
+    groups: np.ndarray  # int64 [N], the least post id of the group; its own for a post alone
+    near_train: np.ndarray  # bool [N], of validation and test: a post of train shows the same
+    statistics: dict  # for build.json
 
 
 @dataclass
