@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,15 @@ def test_arrows_run_one_way(path):
         if parts[0] == package and len(parts) > 1:
             there = parts[1] if (ROOT / package / parts[1]).is_dir() else ""
             assert rooms.index(there) <= rooms.index(here), f"{path.name} of {here or 'the top'} imports {module}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Also behind TYPE_CHECKING, but for what ships, where such a line makes a file travel along."""
+    files = [*HOME, *SCRIPTS]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    TopologicalSorter(
+        {name: imported_modules(path, for_types=True) & set(modules) for name, path in modules.items()}
+    ).prepare()  # raises CycleError
 
 
 @names([path for path in PROGRAMS if path.exists()])
