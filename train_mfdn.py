@@ -31,8 +31,8 @@ from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.evaluation.predictions import evaluate_model
 from modeling_mfdn.evaluation.results import format_results, write_results
 from modeling_mfdn.gallery_mfdn import STATISTICS_FILE
-from modeling_mfdn.image_processing_mfdn import load_rgb
 from modeling_mfdn.modeling_baselines_mfdn import TAG_LOSSES
+from modeling_mfdn.pictures_mfdn import load_rgb
 from modeling_mfdn.publishing.cards import write_hub_files
 from modeling_mfdn.publishing.push import publish_model, repository_id
 from modeling_mfdn.training.character_statistics import fit_character_statistics

@@ -22,9 +22,10 @@ from PIL import Image
 
 from dataset_scripts.dump.pictures import upright_rgb
 from dataset_scripts.folder.shards import train_ready
-from modeling_mfdn import image_processing_mfdn
+from modeling_mfdn import image_processing_mfdn, pictures_mfdn
 from modeling_mfdn.data.images import decode_image
-from modeling_mfdn.image_processing_mfdn import MAX_SIDE, load_rgb, pad_to_square, read_image, to_rgb
+from modeling_mfdn.image_processing_mfdn import read_image
+from modeling_mfdn.pictures_mfdn import MAX_SIDE, load_rgb, pad_to_square, to_rgb
 from modeling_mfdn.publishing.handler import to_picture
 
 SEED = 18
@@ -130,12 +131,13 @@ def test_the_process_keeps_its_own_warnings_and_limits():
     before = (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
     read_image(encoded(Image.new("RGB", (9, 9)), "PNG"))
     assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
-    assert image_processing_mfdn.FORMATS[:3] == ("JPEG", "PNG", "WEBP")
+    assert pictures_mfdn.FORMATS[:3] == ("JPEG", "PNG", "WEBP")
 
 
 PEAK = """
 import resource, sys, time
-from modeling_mfdn.image_processing_mfdn import pad_to_square, read_image
+from modeling_mfdn.image_processing_mfdn import read_image
+from modeling_mfdn.pictures_mfdn import pad_to_square
 from modeling_mfdn.data.images import decode_image
 from PIL import Image
 Image.init()

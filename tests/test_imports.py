@@ -109,7 +109,7 @@ def room_of(path: Path) -> str:
 
 # Arrows run from a later room to an earlier one.
 ROOMS = {
-    "modeling_mfdn": ["", "data", "training", "evaluation", "publishing", "paper", "commands"],
+    "modeling_mfdn": ["", "data", "training", "evaluation", "publishing", "tagging", "paper", "commands"],
     "dataset_scripts": ["rules", "dump", "folder", "mini_booru", ""],
 }
 

@@ -167,7 +167,8 @@ def test_folder_holds_model_processor_tokenizer_code_and_pictures(trained):
     folder, _ = trained
     expected = (
         "config.json model.safetensors processor_config.json preprocessor_config.json tokenizer.json "
-        "configuration_mfdn.py image_processing_mfdn.py modeling_mfdn.py processing_mfdn.py pipeline_mfdn.py "
+        "configuration_mfdn.py image_processing_mfdn.py pictures_mfdn.py modeling_mfdn.py processing_mfdn.py "
+        "pipeline_mfdn.py "
         "training.json results.json training_curves.png example.png"
     )
     assert set(expected.split()) <= {path.name for path in folder.iterdir()}

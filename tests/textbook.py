@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import v2
 
 from modeling_mfdn.data.collator import IMAGE_STREAM, MFDNCollator
-from modeling_mfdn.image_processing_mfdn import load_rgb, pad_to_square
+from modeling_mfdn.pictures_mfdn import load_rgb, pad_to_square
 
 
 class TextbookCollator(MFDNCollator):

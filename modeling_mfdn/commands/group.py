@@ -39,6 +39,6 @@ def group(
     Example: mfdn group PICTURES --model mfdn --output groups
     """
     options = locals()
-    from ..publishing.group_folder import GroupOptions, group_folder
+    from ..tagging.group_folder import GroupOptions, group_folder
 
     return group_folder(GroupOptions(**options))

@@ -84,6 +84,6 @@ def tag(
     """
     options = locals() | {"format": format.value}
     check_model_name(model)
-    from ..publishing.tag_folder import TagOptions, tag_folder
+    from ..tagging.tag_folder import TagOptions, tag_folder
 
     return tag_folder(TagOptions(**options)).show()

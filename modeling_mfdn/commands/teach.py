@@ -59,6 +59,6 @@ def teach(
     Example: mfdn teach FOLDER --model mfdn --output mfdn_taught
     """
     options = locals()
-    from ..publishing.teach_folder import TeachOptions, teach_folder
+    from ..tagging.teach_folder import TeachOptions, teach_folder
 
     return teach_folder(TeachOptions(**options))

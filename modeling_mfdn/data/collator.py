@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..configuration_mfdn import MFDNConfig
-from ..image_processing_mfdn import MFDNImageProcessor, load_rgb, pad_to_square
+from ..image_processing_mfdn import MFDNImageProcessor
+from ..pictures_mfdn import load_rgb, pad_to_square
 from ..processing_mfdn import TAG_ORDERS
 from .dataset import BROKEN, REBUILD, logger
 from .images import LUMINANCE, apply_color, color_matrices, decode_image

@@ -7,7 +7,7 @@ import simplejpeg
 import torch
 from PIL import Image as PILImage
 
-from ..image_processing_mfdn import load_rgb
+from ..pictures_mfdn import load_rgb
 
 MAX_FAST_PIXELS = 2**25  # what is larger, Pillow decodes, where its size is checked
 HALF = (0.5, 0.5, 0.5)

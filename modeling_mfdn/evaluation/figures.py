@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..image_processing_mfdn import load_rgb, pad_to_square
+from ..pictures_mfdn import load_rgb, pad_to_square
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

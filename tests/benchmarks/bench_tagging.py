@@ -21,8 +21,8 @@ from transformers import AutoModelForImageClassification
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from modeling_mfdn import MFDNPipeline, MFDNProcessor  # noqa: E402
-from modeling_mfdn.publishing.tag_files import Caption, Wording  # noqa: E402
-from modeling_mfdn.publishing.tag_folder import Pictures, TagOptions, collate, find_pictures, results_of  # noqa: E402
+from modeling_mfdn.tagging.tag_files import Caption, Wording  # noqa: E402
+from modeling_mfdn.tagging.tag_folder import Pictures, TagOptions, collate, find_pictures, results_of  # noqa: E402
 
 
 def plain_loop(tagger: MFDNPipeline, paths: list[Path]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from modeling_mfdn import commands
 from modeling_mfdn.commands import main, with_repeated_options
-from modeling_mfdn.publishing.tag_folder import TagOptions
+from modeling_mfdn.tagging.tag_folder import TagOptions
 
 COMMANDS = ["tag", "teach", "group", "import", "export", "page", "push"]
 

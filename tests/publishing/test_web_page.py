@@ -13,7 +13,7 @@ from PIL import Image
 
 from modeling_mfdn import MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel, commands
 from modeling_mfdn.gallery_mfdn import CharacterGallery
-from modeling_mfdn.image_processing_mfdn import pad_to_square
+from modeling_mfdn.pictures_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
 from modeling_mfdn.publishing.web_page import RUNTIME_FILES, build_page, page_server, runtime_folder
 from modeling_mfdn.training.tag_tokenizer import build_processor

@@ -14,7 +14,7 @@ from PIL import Image
 
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.commands import tag_alias as main
-from modeling_mfdn.publishing import tag_folder as tagger
+from modeling_mfdn.tagging import tag_folder as tagger
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from .. import MFDNProcessor
 from ..data.dataset import load_split, map_labels, read_characters, rows_of
 from ..gallery_mfdn import GALLERY_FILE, GALLERY_FORMAT, CharacterGallery, check_name, read_file
 from ..pipeline_mfdn import draw_thumbnail
+from ..publishing.cards import write_hub_files
 from ..training.character_statistics import fit_character_statistics
 from ..training.files import check_replaceable, public_name, replace_folder
 from ..training.terminal import printable
-from .cards import write_hub_files
 from .picture_folder import SUFFIXES, Looking, find_pictures, load_model, show_problems
 
 MARKER = "processor_config.json"  # of a folder that holds a model

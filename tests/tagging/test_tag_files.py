@@ -7,8 +7,8 @@ import random
 import pytest
 from test_tag_folder import FOUND, model, picture, pictures, run  # noqa: F401
 
-from modeling_mfdn.publishing.tag_files import BYTE_ORDER_MARKS, Wording, read_caption
-from modeling_mfdn.publishing.tag_folder import TagOptions
+from modeling_mfdn.tagging.tag_files import BYTE_ORDER_MARKS, Wording, read_caption
+from modeling_mfdn.tagging.tag_folder import TagOptions
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "a.png.txt", "A.PNG.TXT", "a.caption", "a.png.caption"])

@@ -11,9 +11,9 @@ from PIL import Image
 
 from modeling_mfdn import MFDNProcessor, commands
 from modeling_mfdn.commands import main
-from modeling_mfdn.publishing import group_folder
-from modeling_mfdn.publishing.group_folder import GroupOptions
-from modeling_mfdn.publishing.teach_folder import TeachOptions
+from modeling_mfdn.tagging import group_folder
+from modeling_mfdn.tagging.group_folder import GroupOptions
+from modeling_mfdn.tagging.teach_folder import TeachOptions
 
 QUICK = ["--num_workers", "0", "--device", "cpu"]
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .. import MFDNProcessor
 from ..evaluation.open_set import MAX_GROUPED, group_pictures
 from ..gallery_mfdn import CharacterGallery
-from ..image_processing_mfdn import load_rgb
+from ..pictures_mfdn import load_rgb
 from ..training.files import check_replaceable, replace_folder
 from .picture_folder import Looking, find_pictures, load_model, show_problems
 from .tag_folder import UNKNOWN_THRESHOLD
@@ -26,7 +26,7 @@ NUM_NEAREST = 3
 STATIC = ("groups.css", "groups.js")
 # File names are no markup: every value is escaped.
 PAGES = Environment(
-    loader=PackageLoader("modeling_mfdn.publishing", "groups"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    loader=PackageLoader("modeling_mfdn.tagging", "groups"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 
 

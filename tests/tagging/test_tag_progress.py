@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_tag_folder import model, picture, pictures, run  # noqa: F401 (fixtures)
 
-from modeling_mfdn.publishing import tag_folder as tagger
+from modeling_mfdn.tagging import tag_folder as tagger
 
 
 def interrupted(pictures, model, monkeypatch, *options):
@@ -100,7 +100,7 @@ def test_a_folder_where_the_one_file_should_be(pictures, model, capsys):
 KILLER = """
 import os, random, signal, sys, time
 import modeling_mfdn
-import modeling_mfdn.publishing.tag_folder
+import modeling_mfdn.tagging.tag_folder
 from modeling_mfdn.commands import tag_alias as main
 
 rng = random.Random(int(sys.argv[1]))
