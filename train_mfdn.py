@@ -25,6 +25,7 @@ from modeling_mfdn.data.dataset import (
     map_labels,
     read_characters,
     read_tag_vocabulary,
+    read_vocabulary,
     rows_of,
 )
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
@@ -542,7 +543,8 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
     }
     if trainer.is_world_process_zero():
         dataset = {"dataset": public_name(script.dataset), "data": describe_dataset(script.dataset)}
-        save_artifacts(model, processor, args.output_dir, training | dataset)
+        vocabulary = read_vocabulary(script.dataset)
+        save_artifacts(model, processor, args.output_dir, training | dataset, vocabulary)
         try:
             training_curves(trainer.state.log_history, Path(args.output_dir, "training_curves.png"))
         except ValueError as error:  # a run of a few steps has nothing to draw, and its model is as good as any

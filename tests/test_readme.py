@@ -68,7 +68,7 @@ def test_python_blocks_run_on_a_saved_model(tmp_path, tiny_config, picture):
     processor = build_processor(tiny_config, ["blue_hair", "maid", *[f"tag_{i}" for i in range(9)]])
     model = MFDNModel(tiny_config).eval()
     give_statistics(model, processor)
-    save_artifacts(model, processor, str(tmp_path / "mfdn"), training={})
+    save_artifacts(model, processor, str(tmp_path / "mfdn"), training={}, vocabulary={})
     picture.save(tmp_path / "picture.png")
     for number in range(1, 6):
         picture_of(9, number).save(tmp_path / f"{number}.png")

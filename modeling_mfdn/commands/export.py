@@ -17,6 +17,7 @@ def export(
     output: Annotated[str, Option("--output", help="folder to write")] = "mfdn_onnx",
     overwrite: Annotated[bool, Option("--overwrite", help="replace a folder that an earlier export wrote")] = False,
     int8: Annotated[bool, Option("--int8", help="also graphs with int8 weights")] = False,
+    fp16: Annotated[bool, Option("--fp16", help="also graphs in half precision, for GPUs")] = False,
     dataset: Annotated[
         str | None, Option("--dataset", help="measure every graph on this data set, and count its tags")
     ] = None,
@@ -29,7 +30,8 @@ def export(
     try:
         from ..publishing.onnx_export import export_folder
 
-        export_folder(model, output, overwrite, int8, dataset, split.value)
+        variants = [name for name, is_wanted in (("int8", int8), ("fp16", fp16)) if is_wanted]
+        export_folder(model, output, overwrite, variants, dataset, split.value)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}. Run: pip install 'mfdn[onnx]'") from error
     return 0

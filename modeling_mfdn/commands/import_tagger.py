@@ -33,7 +33,8 @@ def import_tagger(
 
     with replace_folder(output, "processor_config.json", overwrite) as unfinished:
         tagger = read_tagger(source, licence, not rgb)
-        save_artifacts(tagger.model, tagger.processor, str(unfinished), {"imported": tagger.facts})
+        facts = {"imported": tagger.facts}
+        save_artifacts(tagger.model, tagger.processor, str(unfinished), facts, tagger.vocabulary)
         write_hub_files(unfinished, public_name(output))
     counted = ", ".join(f"{tagger.facts[kind]:,} {kind}" for kind in ("tags", "characters", "ratings"))
     print(f"{output}: {counted}; licence of the weights: {tagger.facts['licence']}.")

@@ -1,7 +1,8 @@
 """A trained model as ONNX: `model.onnx` (picture alone) and `model_with_tags.onnx` (picture and hints).
 
     mfdn export --model mfdn --output mfdn_onnx
-    mfdn export --model mfdn --output mfdn_onnx --int8 --dataset danmul
+    mfdn export --model mfdn --output mfdn_onnx --int8 --fp16 --dataset danmul
+    python mfdn_onnx/tag.py PICTURES
 
 Inputs: `pixel_values` float32 [B, 3, S, S], RGB, normalised, a picture on a white square (preprocess.json says how);
 with tags also `input_ids`, `attention_mask` int64 [B, T] as of MFDNProcessor. Outputs: `logits` [B, C], divided by the
@@ -10,10 +11,9 @@ in [0, 1], of tags that were given too; `rating_scores` of a model that names ra
 the axes of the model's character statistics, and `trained_log_odds` [B] that some trained character is there; without
 statistics [B, 2D] as the model gives it, and no log-odds. B is free. What was taught lies beside them as
 gallery.safetensors.
-Both graphs are compared with PyTorch before anything is written.
+Both graphs are compared with PyTorch before anything is written. `tag.py` beside them needs no PyTorch.
 
-`selected_tags.csv` has the columns that front ends of WD taggers read. Those feed BGR in [0, 255], channels last: they
-need the conversion above.
+`selected_tags.csv` has the columns that front ends of WD taggers read; for those `--layout wd` is, see wd_layout.py.
 """
 
 import copy
@@ -25,14 +25,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
-from .. import MFDNProcessor
+from .. import MFDNProcessor, pictures_mfdn
+from ..data.dataset import VOCABULARY_FILE, read_vocabulary
 from ..gallery_mfdn import GALLERY_FILE
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, replace_folder
 from ..training.tag_tokenizer import CHARACTER, GENERAL, RATING, TAG_LIST
 from ..training.terminal import check_model_name
+from .cards import plain, read_json
 
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
@@ -40,6 +42,13 @@ CHECKED_BATCHES = (1, 3, 8)
 MAX_BYTES = 2**31 - 2**24  # of one file: protobuf's limit, less room for the graph
 AXES_KEYS = ("taught_bias", "taught_likeness", "odd_likeness")
 FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers: those that the page can resize with
+SIZES = {"int8": 0.25, "fp16": 0.5}  # of the variants, as a share of the graph
+README = """# {title}, as ONNX
+`pip install onnxruntime pillow numpy` is all it needs. `python tag.py PICTURE` prints what is in a picture,
+`python tag.py FOLDER` writes PICTURE.txt beside every picture, `--variant int8` takes smaller graphs.
+In Python: `from tag import OnnxTagger; OnnxTagger(".")("picture.png", tags=["{tag}"])`; `onnx.json` has the accuracy.
+For captions of every kind, a page to review them and a server: `mfdn tag FOLDER --model THIS_FOLDER`.
+"""
 
 
 class Graph(nn.Module):
@@ -196,50 +205,36 @@ def accuracy_of_graph(
     return {"top1_accuracy": hits / len(rows), "images": len(rows)}
 
 
-def write_tag_table(
-    path: Path, tags: list[str], characters: list[str], ratings: list[str], dataset: str | None
-) -> None:
-    """selected_tags.csv: tag_id, name, category (0 general, 4 character, 9 rating), count; in the model's order."""
-    counts: list[dict[str, int]] = [{}, {}]
-    if dataset:
-        for known, file, name in ((counts[0], "tags.json", "tag"), (counts[1], "characters.json", "character")):
-            entries = json.loads(Path(dataset, file).read_text(encoding="utf-8"))
-            known.update({entry.get(name, entry.get("name")): entry["posts"] for entry in entries})
+def read_counts(model_folder: str, dataset: str | None) -> dict[str, int]:
+    """Posts of each tag and character: of the data set, or as training wrote them beside the model; {} of neither."""
+    found = read_vocabulary(dataset) if dataset else read_json(Path(model_folder, VOCABULARY_FILE))
+    characters = {name: entry["posts"] for name, entry in found.get("characters", {}).items()}
+    return characters | found.get("tags", {})
+
+
+def write_tag_table(path: Path, rows: Iterable[tuple[str, int]], counts: dict[str, int]) -> None:
+    """selected_tags.csv: tag_id, name, category (0 general, 4 character, 9 rating), count; in the order of `rows`."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["tag_id", "name", "category", "count"])
-        rows = [(tag, GENERAL, counts[0].get(tag, 0)) for tag in tags]
-        rows += [(name, CHARACTER, counts[1].get(name, 0)) for name in characters]
-        rows += [(name, RATING, 0) for name in ratings]
-        writer.writerows([number, *row] for number, row in enumerate(rows))
+        writer.writerows([i, name, category, counts.get(name, 0)] for i, (name, category) in enumerate(rows))
 
 
-def export(model_folder: str, output: Path, int8: bool, dataset: str | None, split: str) -> dict:
+def export(model_folder: str, output: Path, variants: Iterable[str], dataset: str | None, split: str) -> dict:
     """All files into an empty folder. Returns what onnx.json says."""
-    model = AutoModelForImageClassification.from_pretrained(check_model_name(model_folder)).eval()
-    processor = MFDNProcessor.from_pretrained(model_folder)
-    processor.check_gallery(model)
-    config, image_processor = model.config, processor.image_processor
-    if image_processor.resample not in FILTERS:
-        raise ValueError(
-            f"Expected an image processor that resizes with one of {FILTERS}, found resample="
-            f"{image_processor.resample!r}: train with one of them."
-        )
-    tags = processor.tag_names
-    characters = [config.id2label[label] for label in range(config.num_labels)]
+    model, processor = load_model(model_folder)
+    config = model.config
     modules = {"model": Graph(model, processor, with_tags=False)}
     if config.modality == "image+tags":
         modules["model_with_tags"] = Graph(model, processor, with_tags=True)
-    check_room(output, int(model.get_memory_footprint() * len(modules) * (1.25 if int8 else 1)))
+    share = 1 + sum(SIZES[variant] for variant in variants)
+    check_room(output, int(model.get_memory_footprint() * len(modules) * share))
     report: dict = {"tolerance": TOLERANCE, "graphs": {}}
     for name, module in modules.items():
         path = output / f"{name}.onnx"
         export_graph(module, model, path)
         entry: dict = {}
-        files = [path]
-        if int8:
-            files.append(quantized(path))
-        for file in files:
+        for file in [path, *(smaller(path, variant) for variant in variants)]:
             session = open_graph(file)
             difference = largest_difference(model, processor, session, name != "model")
             if file == path and difference > TOLERANCE:
@@ -251,17 +246,51 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
                 change = entry[file.stem]["top1_accuracy"] - entry[path.stem]["top1_accuracy"]
                 entry[file.stem] |= {"top1_accuracy_change": change} if file != path else {}
         report["graphs"][name] = entry
-    ratings = processor.ratings or []
-    write_tag_table(output / TAG_LIST, tags, characters, ratings, dataset)
-    preprocess = {
+    tags, characters = processor.tag_names, [config.id2label[label] for label in range(config.num_labels)]
+    counts = read_counts(model_folder, dataset)
+    rows = [(tag, GENERAL) for tag in tags] + [(name, CHARACTER) for name in characters]
+    write_tag_table(output / TAG_LIST, [*rows, *((name, RATING) for name in processor.ratings or ())], counts)
+    if processor.gallery is not None and processor.gallery.names:
+        processor.gallery.save(output / GALLERY_FILE)
+    settings = describe_preprocessing(processor, config)
+    (output / "preprocess.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+    (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("onnx_tagger.py"), output / "tag.py")
+    shutil.copyfile(pictures_mfdn.__file__, output / "pictures_mfdn.py")
+    readme = README.format(title=plain(Path(model_folder).name), tag=plain(tags[0]) if tags else "long_hair")
+    (output / "README.md").write_text(readme, encoding="utf-8")
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json", VOCABULARY_FILE):
+        if Path(model_folder, name).exists():
+            shutil.copy(Path(model_folder, name), output / name)
+    return report
+
+
+def load_model(folder: str) -> tuple[PreTrainedModel, MFDNProcessor]:
+    """Raises ValueError, OSError: there is none, or its pictures are resized in a way that only PyTorch knows."""
+    model = AutoModelForImageClassification.from_pretrained(check_model_name(folder)).eval()
+    processor = MFDNProcessor.from_pretrained(folder)
+    processor.check_gallery(model)
+    if processor.image_processor.resample not in FILTERS:
+        raise ValueError(
+            f"Expected an image processor that resizes with one of {FILTERS}, found resample="
+            f"{processor.image_processor.resample!r}: train with one of them."
+        )
+    return model, processor
+
+
+def describe_preprocessing(processor: MFDNProcessor, config: PreTrainedConfig) -> dict:
+    """preprocess.json: all that stands between a picture and the graph, and between its scores and names."""
+    image_processor = processor.image_processor
+    settings = {
         "image_size": config.image_size,
+        "rescale_factor": image_processor.rescale_factor,
         "mean": list(image_processor.image_mean),
         "std": list(image_processor.image_std),
         "white_square": image_processor.do_pad,
         "resample": FILTERS[image_processor.resample],
-        "characters": characters,
-        "tags": tags,
-        "ratings": ratings,
+        "characters": [config.id2label[label] for label in range(config.num_labels)],
+        "tags": processor.tag_names,
+        "ratings": processor.ratings or [],
         "character_activation": processor.character_activation,
         "character_threshold": processor.character_threshold,
         "num_special_tokens": config.num_special_tokens,
@@ -278,30 +307,32 @@ def export(model_folder: str, output: Path, int8: bool, dataset: str | None, spl
     if processor.gallery is not None:
         statistics = processor.gallery.statistics
         fitted = {name: getattr(statistics.calibration, name) for name in AXES_KEYS}
-        preprocess["axes"] = {"model": statistics.fingerprint, "spread": statistics.spread.tolist()} | fitted
-        if processor.gallery.names:
-            processor.gallery.save(output / GALLERY_FILE)
-    (output / "preprocess.json").write_text(json.dumps(preprocess, ensure_ascii=False), encoding="utf-8")
-    (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for name in ("config.json", "tokenizer.json", "preprocessor_config.json"):
-        if Path(model_folder, name).exists():
-            shutil.copy(Path(model_folder, name), output / name)
-    return report
+        settings["axes"] = {"model": statistics.fingerprint, "spread": statistics.spread.tolist()} | fitted
+    return settings
 
 
-def quantized(path: Path) -> Path:
-    """The graph with int8 weights beside it: a quarter of the size."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    target = path.with_name(f"{path.stem}_int8.onnx")
+def smaller(path: Path, variant: str) -> Path:
+    """The graph with int8 weights, or in half precision with inputs and outputs as they were, beside it."""
+    target = path.with_name(f"{path.stem}_{variant}.onnx")
     is_large = path.with_name(f"{path.name}.data").exists()
-    quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=is_large)
+    if variant == "int8":
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=is_large)
+        return target
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half = convert_float_to_float16(onnx.load(path), keep_io_types=True, disable_shape_infer=is_large)
+    onnx.save(half, target, save_as_external_data=is_large, location=f"{target.name}.data")
     return target
 
 
-def export_folder(model: str, output: str, overwrite: bool, int8: bool, dataset: str | None, split: str) -> None:
+def export_folder(
+    model: str, output: str, overwrite: bool, variants: Iterable[str], dataset: str | None, split: str
+) -> None:
     """Export a model into a folder that appears whole, and print what was compared and measured."""
     with replace_folder(output, MARKER, overwrite) as unfinished:
-        report = export(model, unfinished, int8, dataset, split)
+        report = export(model, unfinished, variants, dataset, split)
     print(json.dumps(report["graphs"], indent=2))
     print(f"Written: {output}/")

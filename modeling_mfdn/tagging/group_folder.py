@@ -17,8 +17,9 @@ from ..evaluation.open_set import MAX_GROUPED, group_pictures
 from ..gallery_mfdn import CharacterGallery
 from ..pictures_mfdn import load_rgb
 from ..training.files import check_replaceable, replace_folder
-from .picture_folder import Looking, find_pictures, load_model, show_problems
-from .tag_folder import UNKNOWN_THRESHOLD
+from .picture_folder import find_pictures, show_problems
+from .taggers import UNKNOWN_THRESHOLD
+from .torch_tagger import Looking, load_model
 
 MARKER = "groups.json"  # of a folder that this command wrote
 THUMBNAIL = 160  # pixels of the longer side

@@ -1,9 +1,7 @@
-"""Writes characters and tags in the formats of other tools: captions, Hydrus lists, JSON lines, CSV."""
+"""How characters and tags are worded, and the captions of kohya and Hydrus that stand beside pictures."""
 
 import codecs
-import csv
 import difflib
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -11,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..training.files import whole_file
+from .picture_folder import CAPTION_SUFFIXES
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION_BYTES = 2**20
 # The one of UTF-32 begins with the one of UTF-16.
 BYTE_ORDER_MARKS = {
@@ -41,18 +38,33 @@ def as_hint(word: str, known: Collection[str] = ()) -> str:
 
 
 class Wording:
-    """How words are written: --exclude, --replace, --first, --spaces, --escape and --scores.
+    """Which words are written, in which order, and how they are spelled: the options of `mfdn tag`.
 
     Args:
-        options: of `mfdn-tag`.
+        options: of `mfdn tag`.
         known: tags and characters of the model.
+        vocabulary: what the data set says of them, see `data.dataset.read_vocabulary`.
     """
 
-    def __init__(self, options, known: Collection[str]):
+    def __init__(self, options, known: Collection[str], vocabulary: dict | None = None):
         self.options, self.known = options, known
-        self.exclude = {as_hint(word, known) for word in options.exclude}
+        self.exclude = {as_hint(word, known) for word in [*options.exclude, *listed(options.undesired_tags)]}
         entries = [self.old_and_new(entry) for entry in options.replace]
+        for entry in filter(None, options.tag_replacement.split(";")):  # kohya's: old,new;old,new
+            old, comma, new = entry.partition(",")
+            if not comma or not old.strip():
+                raise ValueError(f"--tag_replacement expects OLD,NEW;OLD,NEW, got {entry!r}.")
+            entries.append((old, new.strip()))
         self.replacements = {as_hint(old, known): new for old, new in entries}
+        self.firsts = [self.spelled(tag) for tag in [*options.first, *listed(options.always_first_tags)]]
+        self.lasts = [self.spelled(tag) for tag in options.last]
+        self.separator = options.caption_separator
+        vocabulary = vocabulary or {}
+        self.series = {
+            name: entry["series"] for name, entry in vocabulary.get("characters", {}).items() if entry.get("series")
+        }
+        self.implications = vocabulary.get("implications", {})
+        self.character_tags = vocabulary.get("character_tags", {})
 
     def old_and_new(self, entry: str) -> tuple[str, str]:
         """Both sides of OLD=NEW. A tag may hold a "=" itself (=_=): then OLD is what the model knows."""
@@ -76,6 +88,9 @@ class Wording:
         """The form that two spellings of one word share."""
         return as_hint(word, self.known)
 
+    def keys(self, words: Iterable[str]) -> set[str]:
+        return {self.key(word) for word in words}
+
     def replaced(self, word: str) -> str | None:
         """The replacement of a word; None for one that is never written."""
         key = self.key(word)
@@ -90,38 +105,81 @@ class Wording:
             tag = tag.replace("_", " ")
         return tag.replace("(", "\\(").replace(")", "\\)") if self.options.escape else tag
 
-    def chosen(self, result: dict) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-        """(name, score) of the characters and of the tags that are to be written, renamed and filtered."""
-        characters, tags = (
-            [(name, entry["score"]) for entry in result[kind] if (name := self.replaced(entry["label"]))]
-            for kind in ("characters", "tags")
-        )
-        threshold = self.options.character_threshold
-        return [row for row in characters if row[1] >= threshold and not self.options.no_characters], tags
+    def chosen(self, result: dict, is_unknown: bool = False, told: Collection[str] = ()) -> dict[str, list[tuple]]:
+        """What is to be written of a picture, by kind: "character", "series", "tag" and "rating", each rows of (name,
+        score, or None where there is none), renamed and filtered.
 
-    def words(self, characters: list, tags: list, rating: dict | None = None) -> list[str]:
-        """What a caption says of a picture, without what --first says."""
-        is_hydrus = self.options.format == "hydrus"
-        rows = [("character:" * is_hydrus + self.spelled(name), value) for name, value in characters]
-        rows += [(self.spelled(name), value) for name, value in tags]
-        if rating:
-            rows.append(("rating:" * is_hydrus + rating["label"], rating["score"]))
-        return [f"{name}:{value:.2f}" if self.options.scores and value is not None else name for name, value in rows]
+        Args:
+            is_unknown: whether no character is to be named.
+            told: tags that the model was given, and which are true as well.
+        """
+        options = self.options
+        characters = [
+            (entry["label"], entry["score"])
+            for entry in result["characters"]
+            if entry["score"] >= options.character_threshold and not options.no_characters and not is_unknown
+        ]
+        tags = [(tag, None) for tag in told] + [(entry["label"], entry["score"]) for entry in result["tags"]]
+        left_out: set[str] = set()
+        if options.no_implied:
+            left_out.update(*(self.implications.get(tag, ()) for tag, _ in tags))
+        if options.prune_character_tags is not None:
+            for name, _ in characters:
+                shares = self.character_tags.get(name, {})
+                left_out.update(tag for tag, share in shares.items() if share >= options.prune_character_tags)
+        found: dict[str, list[tuple]] = {
+            "character": characters,
+            "series": [(name, None) for name in self.series_of(name for name, _ in characters)],
+            "tag": [row for row in tags if row[0] not in left_out],
+            "rating": [(entry["label"], entry["score"]) for entry in result.get("ratings", ())[:1]],
+        }
+        return {
+            kind: rows if kind == "rating" else [(new, score) for name, score in rows if (new := self.replaced(name))]
+            for kind, rows in found.items()
+        }
 
-    def record(self, name: str, characters: list, tags: list, rating: dict | None = None) -> dict:
-        """A line of jsonl or a row of csv; with the likeliest rating of models that name them."""
-        firsts = {self.key(tag) for tag in self.options.first}
-        tags = [(tag, None) for tag in self.options.first] + [row for row in tags if self.key(row[0]) not in firsts]
-        shown = {"file": name}
-        for kind, rows in (("characters", characters), ("tags", tags)):
+    def series_of(self, characters: Iterable[str]) -> list[str]:
+        """The series of characters, each once, with --series."""
+        known = (self.series.get(name) for name in characters) if self.options.series else ()
+        return list(dict.fromkeys(filter(None, known)))
+
+    def words(self, chosen: dict[str, list[tuple]]) -> list[str]:
+        """What a caption says of a picture, without what --first and --last say."""
+        options, is_hydrus = self.options, self.options.format == "hydrus"
+        names = [(kind, self.spelled(name), score) for kind in ("character", "series") for name, score in chosen[kind]]
+        tags = [("tag", self.spelled(name), score) for name, score in chosen["tag"]]
+        rows = names + tags if options.character_tags_first else tags + names
+        rating = [("rating", name, score) for name, score in chosen["rating"]]
+        if options.use_rating_tags:
+            rows = rating + rows
+        elif options.rating:
+            rows += rating
+        if is_hydrus:
+            return [name if kind == "tag" else f"{kind}:{name}" for kind, name, _ in rows]
+        return [f"{name}:{score:.2f}" if options.scores and score is not None else name for _, name, score in rows]
+
+    def record(self, name: str, chosen: dict[str, list[tuple]]) -> dict:
+        """An object of jsonl, a row of csv or Parquet."""
+        edges = self.keys([*self.firsts, *self.lasts])
+        inner = [row for row in chosen["tag"] if self.key(row[0]) not in edges]
+        tags = [*((tag, None) for tag in self.firsts), *inner, *((tag, None) for tag in self.lasts)]
+        shown: dict = {"file": name}
+        for kind, rows in (("characters", chosen["character"]), ("tags", tags)):
             shown[kind] = [self.spelled(tag) for tag, _ in rows]
             if self.options.scores:
                 shown[f"{kind[:-1]}_scores"] = [None if value is None else round(value, 4) for _, value in rows]
-        if rating:
-            shown["rating"] = rating["label"]
+        if self.options.series:
+            shown["series"] = [self.spelled(name) for name, _ in chosen["series"]]
+        for label, score in chosen["rating"]:
+            shown["rating"] = label
             if self.options.scores:
-                shown["rating_score"] = round(rating["score"], 4)
+                shown["rating_score"] = round(score, 4)
         return shown
+
+
+def listed(text: str) -> list[str]:
+    """The words between the commas of an option of kohya's."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 @dataclass
@@ -141,9 +199,10 @@ class Caption:
     mark: bytes = b""
     encoding: str = "utf-8"
     newline: str = "\n"
+    separator: str = ", "
 
     def words_of(self, line: str) -> list[str]:
-        parts = [line] if self.one_a_line else line.split(",")
+        parts = [line] if self.one_a_line else line.split(self.separator.strip() or ",")
         return [part.strip() for part in parts if part.strip()]
 
     def words(self) -> list[str]:
@@ -155,33 +214,56 @@ class Caption:
             text = self.newline.join(lines) + self.newline
             unfinished.write_bytes(self.mark + text.encode(self.encoding))
 
+    def edit(self, words: list[str]) -> None:
+        """Make its words those given. In a text of several lines each stays where it stands; new ones are put at the
+        beginning or the end of the first line."""
+        if self.one_a_line or len(self.lines) < 2:
+            return self.write(words if self.one_a_line else [self.separator.join(words)])
+        there = self.words()
+        kept = [[word for word in self.words_of(line) if word in words] for line in self.lines]
+        lines = [
+            line.rstrip() if found == self.words_of(line) else self.separator.join(found)
+            for line, found in zip(self.lines, kept, strict=True)
+        ]
+        new = [word for word in words if word not in there]
+        first = next((i for i, word in enumerate(words) if word in there), 0)
+        before, after = (
+            [word for word in words[:first] if word in new],
+            [word for word in words[first:] if word in new],
+        )
+        main = lines[0].strip(", ")
+        self.write([self.separator.join([*before, *([main] if main else []), *after]), *lines[1:]])
+
     def replace(self, words: list[str], wording: Wording) -> None:
-        """--first and `words`, nothing else."""
-        words = without_doubles([*map(wording.spelled, wording.options.first), *words], wording)
-        self.write(words if self.one_a_line else [", ".join(words)])
+        """--first, `words` and --last, nothing else."""
+        lasts = wording.keys(wording.lasts) - wording.keys(wording.firsts)
+        inner = [word for word in [*wording.firsts, *words] if wording.key(word) not in lasts]
+        words = without_doubles([*inner, *wording.lasts], wording)
+        self.write(words if self.one_a_line else [wording.separator.join(words)])
 
     def add(self, words: list[str], wording: Wording) -> None:
-        """What stands here stays as it is written, but for --exclude and --replace; new are --first at the beginning
-        and `words` at the end of the first line, or, where each line is a word, of the text."""
-        first = [wording.spelled(tag) for tag in wording.options.first]
+        """What stands here stays as it is written, but for --exclude and --replace; new are --first at the beginning,
+        and `words` and --last at the end of the first line, or, where each line is a word, of the text."""
+        first, last = wording.firsts, wording.lasts
         if [*map(wording.key, self.words()[: len(first)])] == [*map(wording.key, first)]:
             first = []  # they are, from an earlier time
-        firsts = {wording.key(tag) for tag in first}
+        edges = wording.keys([*first, *last])
         kept = []
         for line in self.lines:
             before = self.words_of(line)
-            after = [word for old in before if (word := wording.replaced(old)) and wording.key(word) not in firsts]
+            after = [word for old in before if (word := wording.replaced(old)) and wording.key(word) not in edges]
             if after == before:
                 kept.append(line.rstrip())  # byte for byte, with its own commas
             elif after or not before:
-                kept.append(", ".join(after))
-        there = firsts | {wording.key(word) for line in kept for word in self.words_of(line)}
+                kept.append(self.separator.join(after))
+        there = edges | {wording.key(word) for line in kept for word in self.words_of(line)}
         new = without_doubles(words, wording, there)
         if self.one_a_line:
-            lines = [*first, *kept, *new]
+            lines = [*first, *kept, *new, *last]
         else:
             main = kept[0].strip(", ") if kept else ""
-            lines = [", ".join([*first, *([main] if main else []), *new]) if first or new else (kept or [""])[0]]
+            parts = [*first, *([main] if main else []), *new, *last]
+            lines = [self.separator.join(parts) if first or new or last else (kept or [""])[0]]
             lines += kept[1:]
         if lines != self.lines or not self.path.exists():
             self.write(lines)
@@ -200,24 +282,26 @@ def caption_paths(pictures: list[Path], beside: dict[Path, set[str]], options) -
     """Where the caption of each picture stands, or will.
 
     For kohya and its kin: the first that is there of `a.txt`, `a.png.txt`, `a.caption` and `a.png.caption`, in any
-    case, else `a.txt`; for Hydrus and with --full_names `a.png.txt` alone.
+    case, else `a.txt`; for Hydrus and with --full_names `a.png.txt` alone. --caption_extension takes the place of both
+    endings.
 
     Args:
         beside: names of the files in each folder that end like a caption.
     """
+    suffixes = (options.caption_extension,) if options.caption_extension else CAPTION_SUFFIXES
     spelled = {folder: {name.lower(): name for name in sorted(names)} for folder, names in beside.items()}
     paths = []
     for picture in pictures:
-        names = [f"{picture.name}.txt"]
+        names = [f"{picture.name}{suffixes[0]}"]
         if options.format != "hydrus" and not options.full_names:
-            names = [f"{name}{suffix}" for suffix in CAPTION_SUFFIXES for name in (picture.stem, picture.name)]
+            names = [f"{name}{suffix}" for suffix in suffixes for name in (picture.stem, picture.name)]
         exact, there = beside.get(picture.parent, ()), spelled.get(picture.parent, {})
         found = [name for name in names if name in exact] + [there[n.lower()] for n in names if n.lower() in there]
         paths.append(picture.with_name(found[0] if found else names[0]))
     return paths
 
 
-def read_caption(path: Path, one_a_line: bool = False) -> Caption:
+def read_caption(path: Path, one_a_line: bool = False, separator: str = ", ") -> Caption:
     """The caption at a path; without lines where nothing is there.
 
     Raises:
@@ -226,7 +310,7 @@ def read_caption(path: Path, one_a_line: bool = False) -> Caption:
         OSError: it cannot be read.
     """
     if not os.path.lexists(path):
-        return Caption(path, [], one_a_line)
+        return Caption(path, [], one_a_line, separator=separator)
     check_caption(path)
     content = path.read_bytes()
     mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
@@ -239,8 +323,14 @@ def read_caption(path: Path, one_a_line: bool = False) -> Caption:
         raise ValueError(f"{path.name} is neither UTF-8 nor begins with a byte order mark: save it as UTF-8")
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.replace("\r\n", "\n").rstrip("\n").split("\n") if text.strip() else []
-    one_a_line = one_a_line or (len(lines) > 1 and not any("," in line for line in lines))
-    return Caption(path, lines, one_a_line, mark, encoding, newline)
+    one_a_line = one_a_line or (len(lines) > 1 and not any((separator.strip() or ",") in line for line in lines))
+    return Caption(path, lines, one_a_line, mark, encoding, newline, separator)
+
+
+def has_caption(path: Path) -> bool:
+    """Whether something stands there; spaces and line breaks alone are nothing. Raises as `check_caption`."""
+    check_caption(path)
+    return path.exists() and bool(path.read_bytes().strip(b" \t\r\n\0\xef\xbb\xbf\xff\xfe"))
 
 
 def check_caption(path: Path) -> None:
@@ -257,53 +347,6 @@ def lost_words(caption: Caption, written: Iterable[str], wording: Wording) -> Co
     keys = {wording.key(word) for word in written}
     left = {word: wording.replaced(word) for word in caption.words()}
     return Counter(word for word, new in left.items() if new and wording.key(new) not in keys)
-
-
-def finished_records(content: bytes, made_by: str) -> tuple[dict[str, dict], int] | None:
-    """Records that an interrupted run wrote.
-
-    Args:
-        content: lines of JSON; the first says what made the others.
-        made_by: what would make them now.
-
-    Returns:
-        Records by file name, and the bytes that hold whole lines. None if something else made them.
-    """
-    if not content:
-        return {}, 0
-    content = content[: content.rfind(b"\n") + 1]  # a line that was cut, perhaps inside a character, is done again
-    if not content:
-        return None
-    found, size = {}, 0
-    for number, line in enumerate(content.splitlines(keepends=True)):
-        try:
-            entry = json.loads(line)
-            if number == 0 and entry.get("made_by") != made_by:
-                return None
-            if number:
-                found[entry["file"]] = entry
-        except (ValueError, TypeError, KeyError, AttributeError):
-            if number == 0:
-                return None
-            break  # the disk was full, or went away: what comes after is done again
-        size += len(line)
-    return found, size
-
-
-def write_csv(path: Path, records: list[dict], spreadsheet: bool = False) -> None:
-    """One row a picture; lists become text with ", " between tags.
-
-    Args:
-        spreadsheet: cells that a spreadsheet would run as a formula, such as a file name `=cmd|...`, get a ' before.
-    """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]) if records else ["file", "characters", "tags"])
-        writer.writeheader()
-        for entry in records:
-            cells = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in entry.items()}
-            if spreadsheet:
-                cells = {k: f"'{v}" if str(v).startswith(FORMULA) else v for k, v in cells.items()}
-            writer.writerow(cells)
 
 
 def write_names(path: Path, chosen: Collection[str], names: Iterable[str], overwrite: bool) -> None:

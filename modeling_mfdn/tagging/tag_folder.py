@@ -4,42 +4,26 @@ import errno
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
-import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoModelForImageClassification
 
-from .. import MFDNProcessor
-from ..training.files import claim, whole_file
-from ..training.terminal import check_device, printable
-from .picture_folder import Pictures, best_device, collate, find_pictures
-from .tag_files import (
-    Caption,
-    Wording,
-    caption_paths,
-    check_caption,
-    finished_records,
-    lost_words,
-    read_caption,
-    write_csv,
-    write_names,
-)
+from ..training.files import claim
+from ..training.terminal import printable
+from .films import VIDEO_SUFFIXES
+from .picture_folder import CAPTION_SUFFIXES, SUFFIXES, find_pictures
+from .records import FILES, check_columns, open_progress, partial_of, read_records, write_records
+from .report import Report, how_sure
+from .review_page import PAGE, ReviewPage
+from .tag_files import Caption, Wording, caption_paths, has_caption, lost_words, read_caption, write_names
+from .taggers import UNKNOWN_THRESHOLD, is_onnx, load_tagger, load_vocabulary, results_of
+from .xmp import Sidecar, copy_with_tags, read_sidecar
 
-FORMATS = {
-    "txt": "PICTURE.txt, one line of tags, as for kohya",
-    "hydrus": "PICTURE.EXT.txt, a tag a line, character:NAME",
-    "jsonl": "one file, an object a picture",
-    "csv": "one file, a row a picture",
-}
-# What an option says of the records of jsonl and csv is in none of these.
+# What an option says of the records is in none of these.
 NOT_OF_RECORDS = (
     "model",
     "folder",
@@ -49,13 +33,14 @@ NOT_OF_RECORDS = (
     "num_workers",
     "device",
     "spreadsheet",
-    "not_recursive",
+    "recursive",
     "gallery",  # by what it teaches
     "unknown_list",
+    "dry_run",
+    "frequency_tags",
+    "no_review",
 )
-SHOWN = 10
-UNKNOWN_THRESHOLD = 0.5
-MAX_CHARACTERS = 32  # of a picture, where each is there or not
+SAMPLE = 5  # pictures that --dry_run tags
 
 
 @dataclass
@@ -66,144 +51,112 @@ class TagOptions:
     model: str
     format: str = "txt"
     output: str | None = None
+    copy_to: str | None = None
     overwrite: bool = False
     append: bool = False
+    dry_run: bool = False
     full_names: bool = False
+    caption_extension: str | None = None
+    caption_separator: str = ", "
     scores: bool = False
     spreadsheet: bool = False
+    row_per_tag: bool = False
     tag_threshold: float | None = None
     character_threshold: float | None = None
     no_characters: bool = False
+    series: bool = False
     rating: bool = False
+    use_rating_tags: bool = False
     max_tags: int | None = None
+    no_implied: bool = False
+    prune_character_tags: float | None = None
     exclude: list[str] = field(default_factory=list)
+    undesired_tags: str = ""
     replace: list[str] = field(default_factory=list)
+    tag_replacement: str = ""
     first: list[str] = field(default_factory=list)
+    always_first_tags: str = ""
+    last: list[str] = field(default_factory=list)
+    character_tags_first: bool = True
     spaces: bool = False
     escape: bool = False
     use_existing: bool = False
     gallery: str | None = None
+    variant: str | None = None
+    dataset: str | None = None
     unknown_threshold: float | None = None
     unknown_list: str | None = None
-    not_recursive: bool = False
+    every: float = 1.0
+    recursive: bool = True
+    frequency_tags: bool = False
+    no_review: bool = False
     batch_size: int = 32
     num_workers: int = 2
     device: str | None = None
 
 
-def results_of(model, processor: MFDNProcessor, loader: DataLoader, hints: list, options) -> Iterator[tuple]:
-    """(index, result or None, problem) for every picture, in order of the batches."""
-    most = 5 if processor.character_activation == "softmax" else MAX_CHARACTERS
-    for items in loader:
-        for index, problem in items["problems"].items():
-            yield index, None, problem
-        if not items["indices"]:
-            continue
-        batch = {name: values.to(model.device) for name, values in items["batch"].items()}
-        if model.config.modality == "image":
-            batch = {"pixel_values": batch["pixel_values"]}
-        with torch.inference_mode():
-            outputs = model(**batch)
-        given = [hints[index] for index in items["indices"]]
-        found = processor.post_process(
-            outputs,
-            top_k=min(most, len(processor.character_names)),
-            tag_threshold=options.tag_threshold,
-            max_tags=options.max_tags,
-            given_tags=given if any(given) else None,
-        )
-        for index, result in zip(items["indices"], found, strict=True):
-            yield index, result, None
-
-
 def check_options(options: TagOptions) -> None:
     """Raises ValueError for options that contradict one another."""
-    in_one_file = options.format in ("jsonl", "csv")
+    in_one_file = options.format in FILES
     if in_one_file and options.append:
-        raise ValueError("--append adds to captions: it goes with --format txt or hydrus.")
+        raise ValueError("--append adds to captions: it goes with --format txt, hydrus or xmp.")
     if options.output and not in_one_file:
-        raise ValueError(f"--output names the file of jsonl and csv; {options.format} goes beside the pictures.")
-    if options.spreadsheet and options.format != "csv":
-        raise ValueError("--spreadsheet goes with --format csv.")
-    if options.full_names and options.format != "txt":
-        raise ValueError(f"--full_names goes with --format txt; {options.format} has them anyway.")
-    if options.scores and options.format == "hydrus":
+        raise ValueError(
+            f"--output names the file of jsonl, csv and parquet; {options.format} goes beside the pictures."
+        )
+    if options.output and options.format == "imagefolder":
+        raise ValueError("imagefolder is metadata.jsonl in the folder of the pictures: leave --output out.")
+    for name in ("spreadsheet", "row_per_tag"):
+        if getattr(options, name) and options.format != "csv":
+            raise ValueError(f"--{name} goes with --format csv.")
+    for name in ("full_names", "caption_extension"):
+        if getattr(options, name) and options.format != "txt":
+            raise ValueError(f"--{name} goes with --format txt; {options.format} names its files itself.")
+    if options.copy_to and options.format != "xmp":
+        raise ValueError("--copy_to goes with --format xmp.")
+    if options.scores and options.format in ("hydrus", "xmp"):
         raise ValueError("--scores would be namespaces for Hydrus (tag:0.93): leave it out, or choose jsonl.")
     if options.unknown_list and Path(options.unknown_list).is_dir():
         raise ValueError(f"--unknown_list {options.unknown_list}: expected a file, found a folder of that name.")
     if options.append and options.overwrite:
         raise ValueError("--append keeps what is there, --overwrite does not: choose one.")
+    if options.rating and options.use_rating_tags:
+        raise ValueError("--use_rating_tags writes the rating first, --rating last: choose one.")
     if bad := [entry for entry in options.replace if "=" not in entry[1:]]:
         raise ValueError(f"--replace expects OLD=NEW, got {bad[0]!r}.")
+    if not options.caption_separator or "\n" in options.caption_separator:
+        raise ValueError("--caption_separator expects what stands between two tags in a line, such as ', '.")
+    if options.caption_extension is not None:
+        options.caption_extension = f".{options.caption_extension.lstrip('.')}"
+        if options.caption_extension.lower() in (".", *SUFFIXES) or os.sep in options.caption_extension:
+            raise ValueError(f"--caption_extension expects the ending of a text file, got {options.caption_extension}")
 
 
-def fingerprint(model, processor: MFDNProcessor, options: TagOptions) -> str:
-    """Of all that a record depends on but its picture: weights, names, thresholds, options, and the folder."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    said = {name: value for name, value in vars(options).items() if name not in NOT_OF_RECORDS}
-    folder = os.fsencode(Path(options.folder).resolve()).hex()
-    made_by = [model.config.id2label, processor.to_dict(), processor.tokenizer.get_vocab(), said, folder]
-    if processor.gallery is not None:
-        taught = processor.gallery
-        made_by += [taught.statistics.fingerprint, vars(taught.statistics.calibration), taught.names]
-        digest.update(taught.means.numpy().tobytes() + taught.counts.numpy().tobytes())
-    digest.update(json.dumps(made_by, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-class Report:
-    """What could not be done, by the names of the pictures; words of captions that stand nowhere any more; and
-    pictures of characters that the model does not know."""
-
-    def __init__(self):
-        self.problems: dict[str, str] = {}
-        self.lost: Counter[str] = Counter()
-        self.unknown: set[str] = set()
-
-    def show(self) -> int:
-        """Print the report. Returns the exit code: 1 if there were problems."""
-        for name, problem in self.problems.items():
-            print(f"not done: {name!r}: {printable(' '.join(problem.split()))}", file=sys.stderr)
-        if self.lost:
-            words = ", ".join(f"{word!r} ({number:,})" for word, number in self.lost.most_common(SHOWN))
-            more = f" and {len(self.lost) - SHOWN:,} more" if len(self.lost) > SHOWN else ""
-            print(
-                f"Words of captions that the model does not know are not written any more: {printable(words)}{more}. "
-                "--append instead of --overwrite keeps them.",
-                file=sys.stderr,
-            )
-        if self.unknown:
-            print(f"{len(self.unknown):,} pictures show a character that the model does not know, or none at all.")
-        if self.problems:
-            print(f"{len(self.problems):,} pictures could not be done; all others are.", file=sys.stderr)
-        return int(bool(self.problems))
-
-
-def read_captions(paths: list[Path], places: list[Path], names: dict, options, report: Report) -> dict[Path, Caption]:
+def read_captions(
+    paths: list[Path], places: list[Path], names: dict, options: TagOptions, report: Report
+) -> dict[Path, Caption | Sidecar]:
     """The caption of each picture that is to be tagged; those that are left alone are said.
 
     Args:
         places: of the captions, one for each of `paths`.
     """
     shared = {place for place, number in Counter(places).items() if number > 1}
-    reads = options.append or options.use_existing
+    reads = options.append or options.use_existing or options.format == "xmp"
     waiting, num_done = {}, 0
     for path, place in zip(paths, places, strict=True):
         try:
-            if options.format != "txt":
-                pass
-            elif place in shared:
+            if options.format == "txt" and place in shared:
                 raise ValueError(f"{place.name} would be the caption of several pictures: --full_names gives each one")
-            check_caption(place)
-            has_caption = place.exists() and place.stat().st_size > 0
-            if has_caption and options.format in ("txt", "hydrus") and not (options.overwrite or options.append):
+            if has_caption(place) and options.format not in FILES and not (options.overwrite or options.append):
                 num_done += 1
                 continue
             one_a_line = options.format == "hydrus"
-            waiting[path] = read_caption(place, one_a_line) if reads else Caption(place, [], one_a_line)
+            if options.format == "xmp":
+                waiting[path] = read_sidecar(place)
+            elif reads:
+                waiting[path] = read_caption(place, one_a_line, options.caption_separator)
+            else:
+                waiting[path] = Caption(place, [], one_a_line, separator=options.caption_separator)
         except (ValueError, OSError) as error:
             report.problems[names[path]] = str(error)
     if num_done and options.use_existing:
@@ -214,140 +167,132 @@ def read_captions(paths: list[Path], places: list[Path], names: dict, options, r
     return waiting
 
 
-def partial_of(output: Path) -> Path:
-    """Where the records of an unfinished jsonl or csv stand."""
-    return output.with_name(f"{output.name}.partial")
-
-
-def open_progress(output: Path, made_by: str, overwrite: bool, stack: ExitStack):
-    """Records that an interrupted run left beside `output`, by file name, and the file to go on writing them to.
-
-    Raises:
-        FileExistsError: another model or other options made them, or another run is making them.
-    """
-    progress = partial_of(output)
-    if os.path.lexists(progress) and (progress.is_symlink() or not progress.is_file()):
-        raise FileExistsError(f"{progress} is no file of this command: remove it, or name another --output.")
-    descriptor = os.open(progress, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    log = stack.enter_context(os.fdopen(descriptor, "r+", encoding="utf-8", newline="\n"))
-    stack.enter_context(claim(progress, output))
-    left = finished_records(progress.read_bytes(), made_by)
-    if left is None and not overwrite:
-        raise FileExistsError(
-            f"{progress} was begun with another model, other options or another folder: remove it, pass --overwrite "
-            "to begin anew, or name another --output."
-        )
-    done, size = left or ({}, 0)
-    log.truncate(size)
-    log.seek(0, os.SEEK_END)
-    if not size:
-        log.write(json.dumps({"made_by": made_by}) + "\n")
-        log.flush()
-    return done, log
-
-
 def tag_folder(options: TagOptions) -> Report:
     """Tag a folder of pictures: what `mfdn tag` runs. Raises ValueError or OSError with a sentence for the user."""
     check_options(options)
-    device = check_device(options.device or best_device())
-    folder, in_one_file = Path(options.folder), options.format in ("jsonl", "csv")
-    paths, beside, left_out = find_pictures(folder, not options.not_recursive)
+    is_onnx(options)  # a name that is no model is said before any work
+    folder, in_one_file = Path(options.folder), options.format in FILES
+    endings = (".xmp",) if options.format == "xmp" else CAPTION_SUFFIXES
+    endings = (options.caption_extension.lower(),) if options.caption_extension else endings
+    paths, beside, left_out = find_pictures(folder, options.recursive, (*SUFFIXES, *VIDEO_SUFFIXES), endings)
     if left_out:
         print("files that are no pictures: " + printable(", ".join(f"{n:,} {s}" for s, n in left_out.most_common())))
     names = {path: path.relative_to(folder).as_posix() for path in paths}
-    output = Path(options.output or folder / f"tags.{options.format}") if in_one_file else None
-    if in_one_file and output.is_dir():
-        raise IsADirectoryError(f"Expected {output} to be a file or not there, found a folder of that name.")
-    is_there = in_one_file and output.exists() and not options.overwrite
-    there = FileExistsError(f"{output} is there already: --overwrite replaces it, --output names another file.")
-    if is_there and not partial_of(output).is_file():
-        raise there
-
-    report = Report()
+    report = Report(options.frequency_tags)
     with ExitStack() as stack:
+        there: dict = {}
         if in_one_file:
+            output = Path(options.output or folder / FILES[options.format])
+            if output.is_dir():
+                raise IsADirectoryError(f"Expected {output} to be a file or not there, found a folder of that name.")
             for path in [path for path in paths if not is_text(names[path])]:
                 report.problems[names[path]] = f"its name is not UTF-8, which {options.format} is: rename it"
                 paths.remove(path)
-        else:
+            if output.exists() and not options.overwrite:
+                there = read_records(output, options)
+        elif not options.dry_run:
             stack.enter_context(claim(folder, folder))
-        captions = read_captions(paths, caption_paths(paths, beside, options), names, options, report)
+        if options.format == "xmp":
+            places = [path.with_name(f"{path.name}.xmp") for path in paths]
+        else:
+            places = caption_paths(paths, beside, options)
+        captions = read_captions([path for path in paths if names[path] not in there], places, names, options, report)
         num_done = len(paths) - len(captions) - len(report.problems)
         print(f"{len(paths):,} pictures, {num_done:,} have their tags already")
         if not captions:
+            if in_one_file and not options.dry_run:  # an earlier run was ended just after it had written the file
+                partial_of(output).unlink(missing_ok=True)
             return report
 
-        model = AutoModelForImageClassification.from_pretrained(options.model).eval()
-        processor = MFDNProcessor.from_pretrained(options.model)
-        processor.check_gallery(model)
-        if options.gallery:
-            taught = processor.known_gallery().load(options.gallery)
-            print(f"{options.gallery}: {len(taught):,} characters that were taught")
+        tagger, vocabulary = load_tagger(options), load_vocabulary(options)
         if options.character_threshold is None:
-            options.character_threshold = processor.character_threshold
+            options.character_threshold = tagger.character_threshold
         if options.unknown_threshold is None:  # without statistics "unknown" is no more than what the scores say
-            options.unknown_threshold = UNKNOWN_THRESHOLD if processor.gallery is not None else 1.0
-        if options.rating and not processor.ratings:
+            options.unknown_threshold = UNKNOWN_THRESHOLD if tagger.has_statistics else 1.0
+        if (options.rating or options.use_rating_tags) and not tagger.ratings:
             raise ValueError(f"--rating: {options.model} names no ratings.")
-        vocabulary = processor.tokenizer.get_vocab()
-        wording = Wording(options, {*vocabulary, *processor.character_names})
+        wording = Wording(options, {*tagger.tags, *tagger.character_names}, vocabulary)
         if not (options.append or options.use_existing):  # else they may be words of the captions
             wording.check()
+        print(tagger.described)
+        if options.dry_run:
+            return show_sample(tagger, [*captions][:SAMPLE], captions, names, wording, report)
         done: dict[str, dict] = {}
         if in_one_file:
-            made_by = fingerprint(model, processor, options)
-            if is_there and not was_finished(output, made_by):
-                raise there
-            if is_there:
-                partial_of(output).unlink(missing_ok=True)
-                print(f"{output} is complete: an earlier run was ended just after it had written it.")
-                return report
+            made_by = fingerprint(tagger, options, vocabulary)
             done, log = open_progress(output, made_by, options.overwrite, stack)
             if done:
                 print(f"{len(done):,} of them are in {output.name}.partial, from a run that was interrupted")
-        model.to(device)
-        threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
-        print(f"device: {model.device}{threads}")
-
         waiting = [path for path in captions if names[path] not in done]
-        keys = [dict.fromkeys(map(wording.key, captions[path].words())) for path in waiting]
-        hints = [[key for key in row if key in vocabulary] if options.use_existing else [] for row in keys]
-        pictures = Pictures(waiting, hints, processor)
-        loader = DataLoader(pictures, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
         if options.unknown_list:  # also what was found before Ctrl-C
             stack.callback(write_names, Path(options.unknown_list), report.unknown, names.values(), options.overwrite)
-        found = results_of(model, processor, loader, hints, options)
-        for index, result, problem in tqdm(found, "tagging", len(waiting), unit=" pictures", disable=None):
-            path = waiting[index]
-            if problem:
-                report.problems[names[path]] = problem
-                continue
-            characters, tags = wording.chosen(result)
-            if result["unknown"] > options.unknown_threshold:
+        page = None if options.no_review else stack.enter_context(ReviewPage(folder, tagger, options))
+        for path, result, told in tagged(tagger, waiting, captions, names, wording, report):
+            is_unknown = result["unknown"] > options.unknown_threshold
+            if is_unknown:
                 report.unknown.add(names[path])
-                characters = []
-            rating = result["ratings"][0] if "ratings" in result else None
-            if not options.append:  # what the model was told is true as well
-                told = [new for tag in hints[index] if (new := wording.replaced(tag))]
-                tags = [(tag, None) for tag in told] + tags
+            chosen = wording.chosen(result, is_unknown, told)
+            report.count(names[path], chosen, how_sure(result, tagger.has_statistics))
+            if options.prune_character_tags is not None:
+                report.unpruned.update(name for name, _ in chosen["character"] if name not in wording.character_tags)
             if in_one_file:
-                done[names[path]] = wording.record(names[path], characters, tags, rating)
-                if processor.gallery is not None:
+                done[names[path]] = wording.record(names[path], chosen)
+                if tagger.has_statistics:
                     done[names[path]]["unknown"] = round(result["unknown"], 4)
                 log.write(json.dumps(done[names[path]], ensure_ascii=False) + "\n")
                 log.flush()
-                continue
-            try:
-                words = wording.words(characters, tags, rating if options.rating else None)
-                write_caption(captions[path], words, wording, report)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise OSError(f"The disk of {folder} is full: make room and run this again, it goes on.") from None
-                report.problems[names[path]] = str(error)
+            else:
+                write_beside(path, captions[path], chosen, wording, report)
+            if page is not None:
+                page.add(names[path], result, wording.words(chosen), how_sure(result, tagger.has_statistics))
         if in_one_file:
-            write_records(output, [done[names[path]] for path in paths if names[path] in done], options, log)
+            check_columns(output, there, done, options)
+            kept = [name for name in there if options.format != "imagefolder" or (folder / name).is_file()]
+            both = {name: there[name] for name in kept} | done
+            write_records(output, [both[name] for name in sorted(both)], options)
             partial_of(output).unlink(missing_ok=True)
+    if page is not None:
+        print(f"Look at them: {folder / PAGE}; correct them: mfdn review {folder}")
     return report
+
+
+def tagged(
+    tagger, paths: list[Path], captions: dict, names: dict, wording: Wording, report: Report
+) -> Iterator[tuple]:
+    """(path, result, tags that the model was told) of each picture; what cannot be read goes into the report."""
+    options = wording.options
+    hints: list[list[str]] = [[] for _ in paths]
+    if options.use_existing:
+        rows = [dict.fromkeys(map(wording.key, captions[path].words())) for path in paths]
+        hints = [[key for key in row if key in tagger.tag_labels] for row in rows]
+    given = [tagger.given_labels(row) for row in hints]
+    found = results_of(tagger, paths, given, options)
+    for index, result, problem in tqdm(found, "tagging", len(paths), unit=" pictures", disable=None):
+        if problem:
+            report.problems[names[paths[index]]] = problem
+        else:
+            yield paths[index], result, [] if options.append else hints[index]
+
+
+def show_sample(tagger, paths: list[Path], captions: dict, names: dict, wording: Wording, report: Report) -> Report:
+    """What --dry_run says: the first pictures and what would be written of them."""
+    print(f"nothing is written; {len(captions):,} pictures would be, the first of them with:")
+    for path, result, told in tagged(tagger, paths, captions, names, wording, report):
+        chosen = wording.chosen(result, result["unknown"] > wording.options.unknown_threshold, told)
+        if wording.options.format in FILES:
+            print(printable(json.dumps(wording.record(names[path], chosen), ensure_ascii=False)))
+        else:
+            words = [*wording.firsts, *wording.words(chosen), *wording.lasts]
+            print(printable(f"{names[path]}: {wording.separator.join(words)}"))
+    return report
+
+
+def fingerprint(tagger, options: TagOptions, vocabulary: dict) -> str:
+    """Of all that a record depends on but its picture: the model, options, and the folder."""
+    said = {name: value for name, value in vars(options).items() if name not in NOT_OF_RECORDS}
+    folder = os.fsencode(Path(options.folder).resolve()).hex()
+    made_by = json.dumps([tagger.fingerprint(), said, folder, vocabulary], sort_keys=True, default=str)
+    return hashlib.sha256(made_by.encode()).hexdigest()
 
 
 def is_text(name: str) -> bool:
@@ -358,38 +303,24 @@ def is_text(name: str) -> bool:
         return False
 
 
-def write_caption(caption: Caption, words: list[str], wording: Wording, report: Report) -> None:
-    """Add `words` to what stands beside a picture, or write them in its place."""
-    if wording.options.append:
-        caption.add(words, wording)
-    else:
-        report.lost += lost_words(caption, [*words, *wording.options.first], wording)
-        caption.replace(words, wording)
+def write_beside(path: Path, caption: Caption | Sidecar, chosen: dict, wording: Wording, report: Report) -> None:
+    """Add to what stands beside a picture, or write it anew. What cannot be written goes into the report.
 
-
-def was_finished(output: Path, made_by: str) -> bool:
-    """Whether `output` is what its .partial, of the same model and options, says it was to become: then only the
-    latter's removal was missed."""
+    Raises OSError: the disk is full.
+    """
+    options, name = wording.options, path.relative_to(wording.options.folder).as_posix()
     try:
-        lines = partial_of(output).read_bytes().splitlines()
-        return {"made_by": made_by} == json.loads(lines[0]) and json.loads(lines[-1]) == {"whole": digest_of(output)}
-    except (OSError, ValueError, IndexError):
-        return False
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_records(output: Path, records: list[dict], options: TagOptions, log: TextIO) -> None:
-    """The one file of jsonl or csv, moved into place when it is whole, which the last line of `log` then says."""
-    with whole_file(output) as unfinished:
-        if options.format == "csv":
-            write_csv(unfinished, records, options.spreadsheet)
+        words = wording.words(chosen)
+        if isinstance(caption, Sidecar):
+            caption.write(chosen, wording, options.append)
+            if options.copy_to:
+                copy_with_tags(path, Path(options.copy_to, name), chosen, wording)
+        elif options.append:
+            caption.add(words, wording)
         else:
-            text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in records)
-            unfinished.write_text(text, encoding="utf-8")
-        log.write(json.dumps({"whole": digest_of(unfinished)}) + "\n")
-        log.flush()
+            report.lost += lost_words(caption, [*words, *wording.firsts, *wording.lasts], wording)
+            caption.replace(words, wording)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(f"The disk of {options.folder} is full: make room and run this again, it goes on.") from None
+        report.problems[name] = str(error)

@@ -18,7 +18,8 @@ from ..publishing.cards import write_hub_files
 from ..training.character_statistics import fit_character_statistics
 from ..training.files import check_replaceable, public_name, replace_folder
 from ..training.terminal import printable
-from .picture_folder import SUFFIXES, Looking, find_pictures, load_model, show_problems
+from .picture_folder import SUFFIXES, find_pictures, show_problems
+from .torch_tagger import Looking, load_model
 
 MARKER = "processor_config.json"  # of a folder that holds a model
 

@@ -30,11 +30,13 @@ class Tagger:
     Args:
         model, processor: with its weights and names.
         facts: for the card: where it comes from, its licence, and how many names of each kind it knows.
+        vocabulary: posts of its tags and characters, as `data.dataset.read_vocabulary` says them.
     """
 
     model: MultiLabelModel
     processor: MFDNProcessor
     facts: dict
+    vocabulary: dict
 
 
 def read_tagger(source: str, licence: str | None = None, is_bgr: bool = True) -> Tagger:
@@ -66,7 +68,7 @@ def read_tagger(source: str, licence: str | None = None, is_bgr: bool = True) ->
     weights = from_timm(vit, source, None, pixels, config, is_bgr, num_fusion_layers=0)
 
     kinds = {"rating_head": [], "character_head": [], "tag_head": []}
-    for place, (_, category) in enumerate(rows):
+    for place, (_, category, _) in enumerate(rows):
         kind = {RATING: "rating_head", CHARACTER: "character_head"}.get(category, "tag_head")
         kinds[kind].append(place)
     names = {kind: [rows[place][0] for place in places] for kind, places in kinds.items()}
@@ -99,11 +101,16 @@ def read_tagger(source: str, licence: str | None = None, is_bgr: bool = True) ->
         "characters": len(names["character_head"]),
         "ratings": len(names["rating_head"]),
     }
-    return Tagger(model, processor, facts)
+    counts = {name: count for name, _, count in rows if count}
+    vocabulary = {
+        "tags": {tag: counts[tag] for tag in names["tag_head"] if tag in counts},
+        "characters": {name: {"posts": counts[name]} for name in names["character_head"] if name in counts},
+    }
+    return Tagger(model, processor, facts, vocabulary)
 
 
-def read_tag_list(path: Path) -> list[tuple[str, int]]:
-    """(name, category) of each output, from selected_tags.csv.
+def read_tag_list(path: Path) -> list[tuple[str, int, int]]:
+    """(name, category, posts) of each output, from selected_tags.csv; 0 posts where it does not count them.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -115,7 +122,7 @@ def read_tag_list(path: Path) -> list[tuple[str, int]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                rows.append((row["name"], int(row["category"])))
+                rows.append((row["name"], int(row["category"]), int(row.get("count") or 0)))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{path}, line {len(rows) + 2}: expected the columns name and category (a number), found {error!r}."

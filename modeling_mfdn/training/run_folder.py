@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..data.dataset import VOCABULARY_FILE
 from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from .files import write_whole
 
@@ -21,6 +22,7 @@ OF_ONE_MODEL = (
     STATISTICS_FILE,
     GALLERY_FILE,
     "training.json",
+    VOCABULARY_FILE,
     "results*.json",
     "predictions*.parquet",
     "trainer_state.json",
@@ -136,14 +138,15 @@ def what_is_missing(checkpoint: Path) -> str | None:
     return None
 
 
-def save_artifacts(model, processor, folder: str, training: dict) -> None:
-    """Model, processor, tokenizer, code and training.json, moved into `folder` when all is written; what an earlier
-    model left there goes."""
+def save_artifacts(model, processor, folder: str, training: dict, vocabulary: dict) -> None:
+    """Model, processor, tokenizer, code, training.json and vocabulary.json, moved into `folder` when all is written;
+    what an earlier model left there goes."""
     unfinished = Path(folder, UNFINISHED_MODEL)
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
     write_whole(unfinished / "training.json", json.dumps(training, indent=2, ensure_ascii=False) + "\n")
+    write_whole(unfinished / VOCABULARY_FILE, json.dumps(vocabulary, ensure_ascii=False) + "\n")
     for pattern in OF_ONE_MODEL:
         for file in Path(folder).glob(pattern):
             file.unlink()

@@ -15,7 +15,7 @@ from modeling_mfdn import commands
 from modeling_mfdn.commands import main, with_repeated_options
 from modeling_mfdn.tagging.tag_folder import TagOptions
 
-COMMANDS = ["tag", "teach", "group", "import", "export", "page", "push"]
+COMMANDS = ["tag", "review", "serve", "teach", "group", "import", "export", "page", "push"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,7 +31,7 @@ import sys
 sys.argv = ["mfdn"]
 from modeling_mfdn.commands import main
 assert main({argv!r}) == 0
-print(sorted({{"torch", "transformers", "numpy", "datasets", "huggingface_hub"}} & {{*sys.modules}}))
+print(sorted({{"torch", "transformers", "numpy", "huggingface_hub", "fastapi"}} & {{*sys.modules}}))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -69,7 +69,7 @@ def test_what_is_asked_wrongly_is_a_sentence_and_2(argv, said, capsys, tmp_path,
 
 def test_ctrl_c_is_a_word_and_130(monkeypatch, capsys):
     interrupted = unittest.mock.Mock(side_effect=KeyboardInterrupt)
-    monkeypatch.setattr(sys.modules["modeling_mfdn.commands.tag"], "check_model_name", interrupted)
+    monkeypatch.setattr("modeling_mfdn.tagging.tag_folder.tag_folder", interrupted)
     assert main(["tag", "x", "--model", "y"]) == 130
     assert capsys.readouterr().err == "\nInterrupted.\n"
 
@@ -92,6 +92,7 @@ def test_what_can_be_asked_for_is_what_can_be_tagged_with_and_defaults_agree():
     asked = {
         name: parameter.default.value if isinstance(parameter.default, StrEnum) else parameter.default
         for name, parameter in inspect.signature(commands.tag).parameters.items()
+        if name != "thresh"  # two thresholds at once
     }
     given = inspect.Parameter.empty
     assert asked == vars(TagOptions("a folder", "a model")) | {"folder": given, "model": given}

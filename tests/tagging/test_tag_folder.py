@@ -15,6 +15,7 @@ from PIL import Image
 from modeling_mfdn import MFDNModel
 from modeling_mfdn.commands import tag_alias as main
 from modeling_mfdn.tagging import tag_folder as tagger
+from modeling_mfdn.tagging.torch_tagger import best_device
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def folder(tmp_path):
 
 
 def run(folder, model, *options):
-    argv = [str(folder), "--model", model, "--num_workers", "0", "--batch_size", "2", "--device", "cpu"]
+    argv = [str(folder), "--model", model, "--num_workers", "0", "--batch_size", "2", "--device", "cpu", "--no_review"]
     return main([*argv, *options])
 
 
@@ -138,7 +139,8 @@ def test_json_lines(folder, model, capsys):
     rows = {row["file"]: row for row in map(json.loads, (folder / "tags.jsonl").read_text().splitlines())}
     assert set(rows) == {"a.png", "b.webp", "sub\nfolder/c.gif"}
     assert rows["b.webp"]["tags"] == ["long_hair", ">_<"] and 0.9 < rows["b.webp"]["character_scores"][0] < 1
-    assert run(folder, model, "--format", "jsonl") == 2 and "--overwrite" in capsys.readouterr().err
+    before = (folder / "tags.jsonl").read_bytes()
+    assert run(folder, model, "--format", "jsonl", "--scores") == 1 and (folder / "tags.jsonl").read_bytes() == before
 
 
 def test_csv(folder, model):
@@ -179,7 +181,7 @@ def test_folders_without_pictures_are_explained(tmp_path, model, capsys):
 
 
 def test_the_device_is_the_best_there_is():
-    assert tagger.best_device() in ("cpu", "cuda", "mps")
+    assert best_device() in ("cpu", "cuda", "mps")
 
 
 def picture(path, color="red"):

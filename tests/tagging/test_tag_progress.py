@@ -138,7 +138,7 @@ def test_whenever_it_is_killed_it_goes_on_and_the_outcome_is_the_same(pictures, 
     for number in range(120):
         picture(pictures / f"äöü {number}.png")
     argv = [str(pictures), "--model", model, "--format", form, "--num_workers", "0", "--batch_size", "2"]
-    argv += ["--device", "cpu"]
+    argv += ["--device", "cpu", "--no_review"]
     done = subprocess.run([sys.executable, "-c", KILLER, "18", *argv], capture_output=True, text=True, check=True)
     kills, code = map(int, done.stdout.split())
     written = {path.name: path.read_bytes() for path in pictures.iterdir() if path.suffix != ".png"}
@@ -159,14 +159,15 @@ def test_ended_between_its_file_and_its_notes_a_run_is_complete(pictures, model,
     assert run(pictures, model, "--format", form) == 130
     whole = output.read_bytes()
     assert (pictures / f"{output.name}.partial").exists()
-    assert run(pictures, model, "--format", form, "--spaces") == 2, "of other options nothing is complete"
-    assert run(pictures, model, "--format", form) == 0
-    assert output.read_bytes() == whole and not (pictures / f"{output.name}.partial").exists()
-    assert run(pictures, model, "--format", form) == 2, "now it is a file that is there already"
+    for _ in range(2):
+        assert run(pictures, model, "--format", form) == 0
+        assert output.read_bytes() == whole and not (pictures / f"{output.name}.partial").exists()
 
 
 def test_a_pipe_in_place_of_the_notes_of_a_file_that_is_there_is_not_read(pictures, model, capsys):
     (pictures / "tags.jsonl").write_text("mine\n")
     os.mkfifo(pictures / "tags.jsonl.partial")
     assert run(pictures, model, "--format", "jsonl") == 2
-    assert "is there already" in capsys.readouterr().err and (pictures / "tags.jsonl").read_text() == "mine\n"
+    assert (
+        "is no jsonl of this command" in capsys.readouterr().err and (pictures / "tags.jsonl").read_text() == "mine\n"
+    )
