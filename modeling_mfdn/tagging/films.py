@@ -1,7 +1,8 @@
 """Films and animations: frames every so many seconds, equal ones once, and what they show together."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def is_film(path: Path) -> bool:
 
 
 def frames_of(path: Path, seconds: float) -> Iterator[Image.Image]:
-    """Frames of a film, RGB, the first and then one every `seconds`.
+    """Frames of a film, RGB: those that are shown at the beginning and then every `seconds`.
 
     Raises:
         ValueError, OSError: it cannot be read.
@@ -41,14 +42,15 @@ def frames_of(path: Path, seconds: float) -> Iterator[Image.Image]:
     """
     is_video = path.suffix.lower() in VIDEO_SUFFIXES
     wanted = 0.0
-    for shown_at, frame in video_frames(path) if is_video else animation_frames(path):
-        if shown_at + 1e-6 >= wanted:
-            yield to_rgb(frame() if callable(frame) else frame)
-            wanted = max(wanted + seconds, shown_at)
+    for until, frame in video_frames(path) if is_video else animation_frames(path):
+        if until > wanted:
+            yield to_rgb(frame())
+            wanted += seconds * math.ceil((until - wanted) / seconds)
 
 
-def animation_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
-    shown_at = 0.0
+def animation_frames(path: Path) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
+    """(seconds until which it is shown, what gives the picture) of each frame."""
+    until = 0.0
     with open_picture(path) as image:
         check_size(image, image.width * image.height)
         for number, frame in enumerate(ImageSequence.Iterator(image)):
@@ -60,11 +62,12 @@ def animation_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
                 if number == 0:
                     raise
                 return  # the file is cut: what was whole is looked at
-            yield shown_at, frame.copy()
-            shown_at += (frame.info.get("duration") or 1000 * DEFAULT_SECONDS) / 1000
+            until += (frame.info.get("duration") or 1000 * DEFAULT_SECONDS) / 1000
+            yield until, frame.copy
 
 
-def video_frames(path: Path) -> Iterator[tuple[float, object]]:
+def video_frames(path: Path) -> Iterator[tuple[float, Callable[[], Image.Image]]]:
+    """The same of a video."""
     try:
         import av
     except ModuleNotFoundError as error:
@@ -75,10 +78,11 @@ def video_frames(path: Path) -> Iterator[tuple[float, object]]:
                 raise ValueError("it holds no moving pictures")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            lasts = float(1 / stream.average_rate) if stream.average_rate else DEFAULT_SECONDS
             for number, frame in enumerate(container.decode(stream)):
                 if number == MAX_FRAMES * 10:
                     return
-                yield float(frame.time or 0), frame.to_image
+                yield float(frame.time or 0) + lasts, frame.to_image
     except av.error.FFmpegError as error:
         raise ValueError(f"it cannot be read as a video ({error})") from error
 

@@ -192,11 +192,12 @@ def tag_folder(options: TagOptions) -> Report:
                 there = read_records(output, options)
         elif not options.dry_run:
             stack.enter_context(claim(folder, folder))
+        missing = [path for path in paths if names[path] not in there]
         if options.format == "xmp":
-            places = [path.with_name(f"{path.name}.xmp") for path in paths]
+            places = [path.with_name(f"{path.name}.xmp") for path in missing]
         else:
-            places = caption_paths(paths, beside, options)
-        captions = read_captions([path for path in paths if names[path] not in there], places, names, options, report)
+            places = caption_paths(missing, beside, options)
+        captions = read_captions(missing, places, names, options, report)
         num_done = len(paths) - len(captions) - len(report.problems)
         print(f"{len(paths):,} pictures, {num_done:,} have their tags already")
         if not captions:

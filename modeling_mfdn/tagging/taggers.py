@@ -137,6 +137,6 @@ def film_result(frames: Iterator[np.ndarray], run: Callable, batch_size: int) ->
     try:
         while chunk := [*islice(frames, batch_size)]:
             found = [films.join_results([*found, *run(chunk)])]
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, ModuleNotFoundError) as error:
         return None, str(error)
     return (found[0], None) if found else (None, "it has no frame that can be read")

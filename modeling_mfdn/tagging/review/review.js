@@ -1,6 +1,6 @@
 "use strict";
 // What is in the pictures of a folder, and, where `mfdn review` serves this page, corrections that it saves.
-const PER_PAGE = 60, SURE = 0.5, UNKNOWN = 0.5, NUM_NAMES = 300;
+const PER_PAGE = 60, SURE = 0.5, UNKNOWN = 0.5, NUM_NAMES = 300, LEAST_SCORE = 0.01;
 const element = (id) => document.getElementById(id);
 const read = (id) => JSON.parse(element(id).textContent);
 const facts = read("facts"), token = document.body.dataset.token;
@@ -36,6 +36,13 @@ function make(kind, content = "", properties = {}) {
   return Object.assign(document.createElement(kind), { textContent: content }, properties);
 }
 
+// A name that may be broken behind its underscores; it is copied as it is.
+function breakable(name) {
+  const made = make("span");
+  name.split(/(?<=_)/).forEach((part) => made.append(part, document.createElement("wbr")));
+  return made;
+}
+
 function button(content, title, action) {
   const made = make("button", content, { type: "button", title, ariaLabel: title, disabled: !canSave });
   made.addEventListener("click", action);
@@ -50,7 +57,7 @@ const WHICH = {
   checked: (picture) => picture.checked,
 };
 const ORDER = {
-  sure: (a, b) => (a.sure ?? -1) - (b.sure ?? -1),
+  sure: (a, b) => (a.sure ?? 2) - (b.sure ?? 2),  // what has no score is last
   character: (a, b) => label(a).localeCompare(label(b)) || a.number - b.number,
   file: (a, b) => a.number - b.number,
 };
@@ -112,14 +119,16 @@ function card(picture) {
     link.append(image);
   }
   const file = make("p", `${picture.file} `, { className: "file" });
-  if (isUnknown(picture)) file.append(make("b", "unknown"));
-  else if (picture.sure < SURE) file.append(make("b", "uncertain"));
-  if (picture.film) file.append(make("b", "film"));
+  const doubt = picture.unknown === undefined ? "" : `unknown ${percent(picture.unknown)}`;
+  if (isUnknown(picture)) file.append(make("b", doubt));
+  else if (picture.sure < SURE) file.append(make("b", `uncertain (${doubt})`));
+  if (picture.problem) file.append(make("b", picture.problem));
   const choices = make("ul", "", { className: "choices" });
   const named = new Set(namesOf(picture).map(key));
   (picture.characters ?? []).slice(0, 5).forEach(([name, score], i) => {
+    if (i > 1 && score < LEAST_SCORE && !named.has(key(name))) return;
     const chosen = button("", `${name} (key ${i + 1})`, () => setCharacter(picture, named.has(key(name)) ? null : name));
-    chosen.append(make("span", name), make("small", percent(score)));
+    chosen.append(breakable(name), make("small", percent(score)));
     chosen.style.setProperty("--score", `${100 * score}%`);
     chosen.ariaPressed = String(named.has(key(name)));
     const row = make("li");
@@ -129,7 +138,7 @@ function card(picture) {
   const words = make("ul", "", { className: "words" });
   words.append(...picture.words.map((word) => {
     const chip = make("li", "", { className: characters.has(key(word)) ? "who" : "" });
-    chip.append(make("span", word));
+    chip.append(breakable(word));
     if (canSave) chip.append(button("×", `Strike ${word}`, () => save(picture, picture.words.filter((other) => other !== word))));
     return chip;
   }));
