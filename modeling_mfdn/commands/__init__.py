@@ -7,7 +7,7 @@ from importlib.metadata import version
 import typer
 from typer.core import TyperCommand
 
-from .export import export
+from .export import export_command
 from .group import group
 from .import_tagger import import_tagger
 from .page import page
@@ -42,8 +42,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (tag, review, serve, teach, group, export, page, push):
+for command in (tag, review, serve, teach, group, page, push):
     app.command(cls=GroupedCommand)(command)
+app.command("export", cls=GroupedCommand)(export_command)
 app.command("import", cls=GroupedCommand)(import_tagger)
 
 

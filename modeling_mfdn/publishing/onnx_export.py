@@ -20,7 +20,7 @@ import copy
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -328,11 +328,9 @@ def smaller(path: Path, variant: str) -> Path:
     return target
 
 
-def export_folder(
-    model: str, output: str, overwrite: bool, variants: Iterable[str], dataset: str | None, split: str
-) -> None:
+def export_folder(output: str, overwrite: bool, write: Callable[[Path], dict]) -> None:
     """Export a model into a folder that appears whole, and print what was compared and measured."""
     with replace_folder(output, MARKER, overwrite) as unfinished:
-        report = export(model, unfinished, variants, dataset, split)
+        report = write(unfinished)
     print(json.dumps(report["graphs"], indent=2))
     print(f"Written: {output}/")
