@@ -46,7 +46,7 @@ SIZES = {"int8": 0.25, "fp16": 0.5}  # of the variants, as a share of the graph
 README = """# {title}, as ONNX
 `pip install onnxruntime pillow numpy` is all it needs. `python tag.py PICTURE` prints what is in a picture,
 `python tag.py FOLDER` writes PICTURE.txt beside every picture, `--variant int8` takes smaller graphs.
-In Python: `from tag import OnnxTagger; OnnxTagger(".")("picture.png", tags=["{tag}"])`; `onnx.json` has the accuracy.
+In Python: `from onnx_tagger import OnnxTagger; OnnxTagger(".")("picture.png", tags=["{tag}"])`.
 For captions of every kind, a page to review them and a server: `mfdn tag FOLDER --model THIS_FOLDER`.
 """
 
@@ -255,7 +255,8 @@ def export(model_folder: str, output: Path, variants: Iterable[str], dataset: st
     settings = describe_preprocessing(processor, config)
     (output / "preprocess.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
     (output / MARKER).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("onnx_tagger.py"), output / "tag.py")
+    for source, target in (("tag_alone.py", "tag.py"), ("onnx_tagger.py", "onnx_tagger.py")):
+        shutil.copyfile(Path(__file__).with_name(source), output / target)
     shutil.copyfile(pictures_mfdn.__file__, output / "pictures_mfdn.py")
     readme = README.format(title=plain(Path(model_folder).name), tag=plain(tags[0]) if tags else "long_hair")
     (output / "README.md").write_text(readme, encoding="utf-8")

@@ -1,23 +1,17 @@
 """Characters and tags of pictures with the ONNX graphs of a folder: onnxruntime, Pillow and numpy are all it needs.
 
-    python tag.py PICTURE …     prints what is in each picture, as JSON
-    python tag.py FOLDER        writes PICTURE.txt beside every picture that has none
-
-    from tag import OnnxTagger
+    from onnx_tagger import OnnxTagger
     OnnxTagger(".")("picture.png", tags=["long_hair"])
 
-`mfdn export` copies this file, as tag.py, and pictures_mfdn.py beside the graphs; `mfdn tag` and `mfdn serve` import
-it. Pixels, scores and names are those of the PyTorch pipeline.
+`mfdn export` copies this file, pictures_mfdn.py and tag.py beside the graphs; `mfdn tag` and `mfdn serve` import it.
+Pixels, scores and names are those of the PyTorch pipeline.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import random
-import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +24,6 @@ except ImportError:  # a copy, beside the graphs
     from pictures_mfdn import load_rgb, pad_to_square
 
 VARIANTS = ("", "int8", "fp16")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 GALLERY_FILE = "gallery.safetensors"
 GALLERY_FORMAT = "mfdn-gallery-1"
@@ -80,7 +73,9 @@ class OnnxTagger:
             )
         self.takes_tags = (self.folder / f"model_with_tags{self.suffix}.onnx").is_file()
         self.tag_labels = {tag: label for label, tag in enumerate(self.tags)}
-        self.taught: list[str] = []
+        self.rows: dict[str, int] = {}  # characters that were taught → rows of means and counts
+        self.thumbnails: list[bytes] = []
+        self.weights: tuple[np.ndarray, ...] | None = None  # see `taught_log_odds`
         self.means, self.counts = (
             np.zeros((0, len(self.axes["spread"]) if self.axes else 0), np.float32),
             np.zeros(0, np.float32),
@@ -106,6 +101,11 @@ class OnnxTagger:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         digest.update(json.dumps(self.taught).encode() + self.means.tobytes() + self.counts.tobytes())
         return digest.hexdigest()
+
+    @property
+    def taught(self) -> list[str]:
+        """Names of the characters that were taught."""
+        return list(self.rows)
 
     @property
     def character_names(self) -> list[str]:
@@ -147,6 +147,10 @@ class OnnxTagger:
             feed["attention_mask"] = (ids != self.tokens["pad"]).astype(np.int64)
         session = self.session(name)
         return dict(zip([entry.name for entry in session.get_outputs()], session.run(None, feed), strict=True))
+
+    def row(self, outputs: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+        """Outputs of one picture of several."""
+        return {name: values[index : index + 1] for name, values in outputs.items()}
 
     def given_labels(self, tags: list[str]) -> list[int]:
         """Labels of the known among a picture's tags, at most as many as the model reads; others with a warning.
@@ -201,14 +205,15 @@ class OnnxTagger:
 
     def taught_log_odds(self, z: np.ndarray) -> np.ndarray:
         """[B, G] log-odds of each taught character, of pictures z [B, Z]; formulas as in gallery_mfdn.py."""
-        spread = np.float32(self.axes["spread"])
-        n = self.counts[:, None]
-        shrunk, variance = n * spread / (n * spread + 1), 1 + spread / (n * spread + 1)
-        rows = self.means * shrunk / variance
-        narrower = 0.5 * (1 / (1 + spread) - 1 / variance)
-        offset = 0.5 * (np.log(1 + spread) - np.log(variance)).sum(axis=1) - 0.5 * (rows * self.means * shrunk).sum(
-            axis=1
-        )
+        if self.weights is None:
+            spread = np.float32(self.axes["spread"])
+            n = self.counts[:, None]
+            shrunk, variance = n * spread / (n * spread + 1), 1 + spread / (n * spread + 1)
+            rows = self.means * shrunk / variance
+            narrower = 0.5 * (1 / (1 + spread) - 1 / variance)
+            offset = 0.5 * (np.log(1 + spread) - np.log(variance)).sum(axis=1)
+            self.weights = rows, narrower, offset - 0.5 * (rows * self.means * shrunk).sum(axis=1)
+        rows, narrower, offset = self.weights
         likeness = z @ rows.T + z**2 @ narrower.T + offset
         return np.float32(self.axes["taught_bias"]) + np.float32(self.axes["taught_likeness"]) * likeness
 
@@ -262,29 +267,69 @@ class OnnxTagger:
         try:
             names = json.loads(metadata["names"])
             means, counts = tensors["means"].astype(np.float32), tensors["counts"].astype(np.float32)
+            pictures, ends = tensors["thumbnails"].tobytes(), [0, *tensors["thumbnail_ends"].tolist()]
         except (KeyError, ValueError) as error:
             raise ValueError(f"{file}: this gallery is damaged ({error!r}).") from error
         is_right = means.shape == (len(names), self.means.shape[1]) and counts.shape == (len(set(names)),)
-        if not is_right or not np.isfinite(means).all() or not (counts >= 1).all():
+        if not is_right or not np.isfinite(means).all() or not (counts >= 1).all() or len(ends) != len(names) + 1:
             raise ValueError(f"{file}: this gallery is damaged: names, means and counts do not fit each other.")
-        for name, mean, count in zip(names, means, counts, strict=True):
-            self.teach(name, mean[None], count)
+        self.add(names, means, counts, [pictures[start:end] for start, end in zip(ends, ends[1:], strict=False)])
         return names
 
-    def teach(self, name: str, z: np.ndarray, count: float | None = None) -> None:
-        """Teach a character, or add to one that was taught: `picture_embedding` z [n, Z] of its pictures, or the mean
-        of `count` of them. Raises ValueError where the model has no statistics."""
+    def add(self, names: list[str], means: np.ndarray, counts: np.ndarray, thumbnails: list[bytes]) -> None:
+        """Characters by their means [n, Z] of so many pictures; one that is known takes the pictures of both."""
+        fresh = [row for row, name in enumerate(names) if name not in self.rows]
+        for row, name in enumerate(names):
+            if (mine := self.rows.get(name)) is not None:
+                total = self.counts[mine] + counts[row]
+                self.means[mine] = (self.means[mine] * self.counts[mine] + means[row] * counts[row]) / total
+                self.counts[mine] = total
+        self.rows |= {names[row]: len(self.rows) + i for i, row in enumerate(fresh)}
+        self.means, self.counts = np.concatenate([self.means, means[fresh]]), np.append(self.counts, counts[fresh])
+        self.thumbnails += [thumbnails[row] for row in fresh]
+        self.weights = None
+
+    def teach(self, name: str, picture_embeddings: np.ndarray) -> list[str]:
+        """Teach a character, or add to one that was taught, by `picture_embedding` [n, Z] of its pictures. Returns
+        what to tell the user. Raises ValueError where the model has no statistics."""
         if self.axes is None:
             raise ValueError(WITHOUT_STATISTICS)
-        mean, count = z.mean(axis=0), np.float32(len(z) if count is None else count)
-        if name in self.taught:
-            row = self.taught.index(name)
-            total = self.counts[row] + count
-            self.means[row] = (self.means[row] * self.counts[row] + mean * count) / total
-            self.counts[row] = total
-        else:
-            self.taught.append(name)
-            self.means, self.counts = np.concatenate([self.means, mean[None]]), np.append(self.counts, count)
+        z = picture_embeddings
+        said = [f"{name!r} was taught before: its pictures are added."] if name in self.rows else []
+        self.add([name], z.mean(axis=0, keepdims=True), np.float32([len(z)]), [b""])
+        return said
+
+    def forget(self, name: str) -> None:
+        """Raises ValueError where no character of that name was taught."""
+        if name not in self.rows:
+            raise ValueError(f"{name!r} was not taught, so it cannot be forgotten.")
+        kept = [row for row in range(len(self.rows)) if row != self.rows[name]]
+        self.rows = {other: row for row, other in enumerate(other for other in self.rows if other != name)}
+        self.means, self.counts, self.weights = self.means[kept], self.counts[kept], None
+        self.thumbnails = [self.thumbnails[row] for row in kept]
+
+    def save_gallery(self, file: str | os.PathLike) -> None:
+        """Write what it was taught as `mfdn teach` does: one safetensors file, whole or not at all."""
+        ends = np.cumsum([len(thumbnail) for thumbnail in self.thumbnails], dtype=np.int64)
+        arrays = {
+            "counts": ("I32", self.counts.astype(np.int32)),
+            "means": ("F16", self.means.astype(np.float16)),
+            "thumbnail_ends": ("I64", ends),
+            "thumbnails": ("U8", np.frombuffer(b"".join(self.thumbnails), np.uint8)),
+        }
+        names = json.dumps(self.taught, ensure_ascii=False)
+        header: dict = {"__metadata__": {"format": GALLERY_FORMAT, "model": self.axes["model"], "names": names}}
+        start = 0
+        for name, (kind, values) in arrays.items():
+            end = start + values.nbytes
+            header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [start, end]}
+            start = end
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        unfinished = Path(file).with_name(f".{Path(file).name}.tmp")
+        body = b"".join(values.tobytes() for _, values in arrays.values())
+        unfinished.write_bytes(len(text).to_bytes(8, "little") + text + body)
+        unfinished.replace(file)
 
 
 def named(names: list[str], scores: np.ndarray, order: np.ndarray) -> list[dict]:
@@ -319,52 +364,3 @@ def read_safetensors(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         return tensors, metadata
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{file}: no safetensors file, or damaged ({error}).") from error
-
-
-def caption(tagger: OnnxTagger, found: dict) -> str:
-    """Characters, unless none of the known is likelier, and tags, with ", " between them."""
-    is_unknown = tagger.axes is not None and found["unknown"] > 0.5
-    known = [] if is_unknown else found["characters"]
-    names = [entry["label"] for entry in known if entry["score"] >= tagger.character_threshold]
-    return ", ".join([*names, *(entry["label"] for entry in found["tags"])])
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", help="pictures, or folders of them")
-    parser.add_argument("--variant", choices=VARIANTS[1:], default="", help="of the graphs; default float32")
-    parser.add_argument("--tag_threshold", type=float, help="score in [0, 1]; default that of the model")
-    args = parser.parse_args(argv)
-    tagger, failed = OnnxTagger(Path(__file__).parent, args.variant), 0
-    folders = [path for path in map(Path, args.pictures) if path.is_dir()]
-    paths = [path for path in map(Path, args.pictures) if not path.is_dir()]
-    beside = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-    paths += [path for path in beside if not path.with_suffix(".txt").exists()]
-
-    def read(path: Path):
-        try:
-            return tagger.pixels(path)
-        except Exception as error:  # Pillow's plugins raise whatever their parser stumbles over
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), 16):
-            chosen = paths[start : start + 16]
-            pixels = dict(zip(chosen, pool.map(read, chosen), strict=True))
-            for path in [path for path in chosen if isinstance(pixels[path], Exception)]:
-                print(f"not done: {path}: {pixels.pop(path)}", file=sys.stderr)
-                failed += 1
-            outputs = tagger.run(np.stack([*pixels.values()])) if pixels else {}
-            found = tagger.post_process(outputs, tag_threshold=args.tag_threshold) if pixels else []
-            for path, result in zip(pixels, found, strict=True):
-                if path in beside:
-                    unfinished = path.with_name(f".{path.stem[:200]}.tmp")
-                    unfinished.write_text(caption(tagger, result) + "\n", encoding="utf-8")
-                    unfinished.replace(path.with_suffix(".txt"))
-                else:
-                    print(json.dumps({"file": str(path)} | result, ensure_ascii=False))
-    return int(failed > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

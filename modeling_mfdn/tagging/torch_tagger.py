@@ -88,8 +88,17 @@ class TorchTagger:
         options["top_k"] = min(options.get("top_k", 5), most)
         return self.processor.post_process(outputs, given_tags=named, **options)
 
-    def teach(self, name: str, outputs: Any) -> None:
-        self.processor.teach(name, outputs.picture_embedding)
+    def row(self, outputs: Any, index: int) -> dict[str, torch.Tensor | None]:
+        """Outputs of one picture of several."""
+        names = ("logits", "tag_logits", "rating_logits", "picture_embedding")
+        found = {name: outputs.get(name) for name in names}
+        return {name: None if value is None else value[index : index + 1] for name, value in found.items()}
+
+    def teach(self, name: str, picture_embeddings: np.ndarray) -> list[str]:
+        return self.processor.teach(name, torch.from_numpy(picture_embeddings))
+
+    def forget(self, name: str) -> None:
+        self.processor.known_gallery().forget(name)
 
     def fingerprint(self) -> str:
         """Of weights, names, thresholds and what was taught."""

@@ -11,10 +11,13 @@ from conftest import CHARACTERS, TAGS
 from PIL import Image
 from test_onnx_folder import models, pipeline  # noqa: F401 (fixtures)
 
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+import onnxruntime
+
 from modeling_mfdn import MultiLabelConfig, MultiLabelModel, commands
+from modeling_mfdn.pictures_mfdn import pad_to_square
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
 
@@ -47,7 +50,8 @@ def exported(models, tmp_path_factory):
 
 
 def test_a_front_end_reads_the_scores_of_the_pipeline(exported, pipeline):
-    images = [picture_of(number, 30).resize((16, 11)) for number in (0, 4, 9)]
+    images = [picture_of(0, 30).resize((16, 11)), picture_of(4, 30).resize((16, 16))]
+    images.append(pad_to_square(picture_of(9, 30)).resize((16, 16), pipeline.processor.image_processor.resample))
     rows, scores = as_a_front_end(exported, images)
     assert [row["name"] for row in rows[:4]] == ["general", "sensitive", "questionable", "explicit"]
     assert [row["category"] for row in rows] == ["9"] * 4 + ["0"] * len(TAGS) + ["4"] * (len(CHARACTERS) + 1)

@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from modeling_mfdn import MFDNConfig, MFDNModel, MFDNPipeline, commands
+from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.publishing.onnx_tagger import OnnxTagger
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
@@ -143,6 +144,12 @@ def test_a_gallery_is_added_and_that_of_another_model_refused(models, pipeline, 
     assert tagger.taught == ["kiki", "nausicaa"]
     tagger.load_gallery(gallery)
     assert tagger.counts.tolist() == [10, 5], "one that is known takes the pictures of both"
+    tagger.save_gallery(tmp_path / "saved.safetensors")
+    again = CharacterGallery(pipeline.processor.gallery.statistics)
+    assert again.load(tmp_path / "saved.safetensors") == ["kiki", "nausicaa"], "PyTorch reads what numpy wrote"
+    assert again.counts.tolist() == [10, 5]
+    tagger.forget("kiki")
+    assert tagger.taught == ["nausicaa"] and tagger(picture_of(12, 80))["characters"][0]["label"] == "nausicaa"
 
 
 @pytest.mark.parametrize("variant", ["int8", "fp16"])
