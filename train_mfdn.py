@@ -401,8 +401,12 @@ def build_model(
     return model
 
 
-def show(folder: str, test_split) -> None:
-    """Load the saved model through `pipeline` and print what it names in a few test pictures."""
+def show(folder: str, test_split, is_drawn: bool) -> None:
+    """Load the saved model through `pipeline` and print what it names in a few test pictures.
+
+    Args:
+        is_drawn: whether the pictures are this project's, so that they may travel along, as samples for the page.
+    """
     tagger = pipeline("character-tagging", model=folder, trust_remote_code=True)
     posts, pictures = [], []
     for post in islice(test_split, 20):
@@ -424,6 +428,10 @@ def show(folder: str, test_split) -> None:
             f"{', '.join(tag['label'] for tag in result['tags'][:6])}"
         )
     print(f"Pictures: {folder}/example.png")
+    if is_drawn:
+        Path(folder, "samples").mkdir(exist_ok=True)
+        for number, picture in enumerate(pictures, 1):
+            picture.save(Path(folder, "samples", f"{number}.jpg"), quality=88)
 
 
 def write_statistics(model, processor, splits: dict, trainer: MFDNTrainer, label_map) -> None:
@@ -578,7 +586,8 @@ def train(script: ScriptArguments, args: MFDNTrainingArguments, argv: list[str],
             write_results(results, Path(args.output_dir, "results.json"))
             print(format_results(results))
             print("Seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
-            show(args.output_dir, splits["test"])
+            is_drawn = describe_dataset(script.dataset).get("drawn") is True
+            show(args.output_dir, splits["test"], is_drawn)
     if trainer.is_world_process_zero():
         write_hub_files(args.output_dir, args.hub_model_id)
         if push_to_hub:

@@ -14,6 +14,9 @@ def page(
     output: Annotated[str, Option("--output", help="folder of the page")] = "site",
     int8: Annotated[bool, Option("--int8", help="take the int8 graphs: a quarter of the download")] = False,
     title: Annotated[str, Option("--title", help="of the page")] = "Who is in the picture?",
+    samples: Annotated[
+        str | None, Option("--samples", help="folder of up to 8 pictures to try; default: those of the ONNX folder")
+    ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="replace a page that an earlier run wrote")] = False,
     onnxruntime_web: Annotated[
         str | None, Option("--onnxruntime_web", help="onnxruntime-web's dist/ or .tgz, where there is no network")
@@ -26,5 +29,5 @@ def page(
     """
     from ..publishing.web_page import make_page
 
-    make_page(onnx, output, int8, title, overwrite, onnxruntime_web, serve)
+    make_page(onnx, output, int8, title, overwrite, onnxruntime_web, serve, samples)
     return 0

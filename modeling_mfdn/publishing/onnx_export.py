@@ -36,6 +36,7 @@ from ..training.tag_tokenizer import CHARACTER, GENERAL, RATING, TAG_LIST
 from ..training.terminal import check_model_name
 from .cards import plain, read_json
 
+SAMPLES = "samples"  # of a model that was trained on drawings of ours: pictures to try on the page
 MARKER = "onnx.json"  # what every folder of this command holds
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 3, 8)
@@ -263,6 +264,8 @@ def export(model_folder: str, output: Path, variants: Iterable[str], dataset: st
     for name in ("config.json", "tokenizer.json", "preprocessor_config.json", VOCABULARY_FILE):
         if Path(model_folder, name).exists():
             shutil.copy(Path(model_folder, name), output / name)
+    if Path(model_folder, SAMPLES).is_dir():
+        shutil.copytree(Path(model_folder, SAMPLES), output / SAMPLES)
     return report
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from huggingface_hub.constants import HF_HOME
 
 from ..gallery_mfdn import GALLERY_FILE
+from ..pictures_mfdn import load_rgb
 from ..training.files import check_room, replace_folder, whole_file
 
 STATIC = Path(__file__).parent / "web"
@@ -46,6 +47,8 @@ PAGE_KEYS = (
     "tag_threshold",
     "tag_thresholds",
 )
+SAMPLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MAX_SAMPLES, SAMPLE_SIDE = 8, 512
 OF_OLD_EXPORTS = {"ratings": [], "character_activation": "softmax", "character_threshold": 0.5, "axes": None}
 
 
@@ -82,8 +85,29 @@ def runtime_folder(given: str | None) -> Path:
     return cache
 
 
-def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) -> None:
+def write_samples(source: Path, output: Path) -> list[str]:
+    """Pictures to try, so small that they load at once; their addresses.
+
+    Raises ValueError: a picture cannot be read, or there is none.
+    """
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SAMPLE_SUFFIXES)[:MAX_SAMPLES]
+    if not paths:
+        raise ValueError(f"Expected pictures ({' '.join(SAMPLE_SUFFIXES)}) in {source}, found none.")
+    (output / "samples").mkdir()
+    names = []
+    for number, path in enumerate(paths, 1):
+        picture = load_rgb(path)
+        picture.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+        picture.save(output / "samples" / f"{number}.jpg", quality=88)
+        names.append(f"samples/{number}.jpg")
+    return names
+
+
+def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path, samples: Path | None = None) -> None:
     """Write the folder.
+
+    Args:
+        samples: a folder of pictures to try; None = those of `onnx`, if it has any.
 
     Raises:
         ValueError: `onnx` is not what onnx_export writes, or its weights lie beside the graph, which a page cannot
@@ -115,6 +139,8 @@ def build_page(onnx: Path, output: Path, title: str, int8: bool, runtime: Path) 
     page = {"title": title, "graph": "model.onnx"} | {key: preprocess[key] for key in PAGE_KEYS}
     page |= {key: preprocess.get(key, default) for key, default in OF_OLD_EXPORTS.items()}
     page["gallery"] = GALLERY_FILE if taught.exists() else None
+    samples = samples or (onnx / "samples" if (onnx / "samples").is_dir() else None)
+    page["samples"] = write_samples(samples, output) if samples else []
     page["graph_with_tags"] = "model_with_tags.onnx" if with_tags.exists() else None
     (output / MARKER).write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     front = {"title": title, "sdk": "static", "pinned": False}
@@ -154,6 +180,7 @@ def make_page(
     overwrite: bool = False,
     onnxruntime_web: str | None = None,
     serve: int | None = None,
+    samples: str | None = None,
 ) -> None:
     """Build the page where an ONNX folder is given, and serve it on the port `serve` until Ctrl-C.
 
@@ -167,7 +194,8 @@ def make_page(
     # Of a page that is there, --serve asks no more than to be shown it.
     if onnx and not (is_page and serve is not None and not overwrite):
         with replace_folder(folder, MARKER, overwrite) as unfinished:
-            build_page(Path(onnx), unfinished, title, int8, runtime_folder(onnxruntime_web))
+            runtime = runtime_folder(onnxruntime_web)
+            build_page(Path(onnx), unfinished, title, int8, runtime, Path(samples) if samples else None)
         print(f"Written: {folder}/")
     elif onnx:
         print(f"{folder} is there already and is served as it is; --overwrite builds it anew.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from starlette.responses import JSONResponse
 
 WORK = ("/evaluate", "/tag", "/teach")  # what waits for the model
+READ_ON = 8  # times the bytes that are allowed: what is longer is cut off
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # seconds
 
 
@@ -66,6 +67,13 @@ class TooLarge(Exception):
     """A request has more bytes than are allowed."""
 
 
+async def read_on(receive, timeout: float) -> None:
+    """Read what is sent and forget it: who is still sending would see a broken connection in place of the answer."""
+    async with asyncio.timeout(timeout):
+        while (await receive()).get("more_body"):
+            pass
+
+
 class Doorkeeper:
     """Lets in no more requests, bytes and time than are allowed; counts all. An ASGI middleware, since what is too
     much must be turned away before it is read."""
@@ -105,8 +113,11 @@ class Doorkeeper:
         too_large = f"Expected at most {options.max_bytes:,} bytes."
         try:
             if not length.isdigit() or int(length) > options.max_bytes:
+                if length.isdigit() and int(length) <= READ_ON * options.max_bytes:
+                    await read_on(receive, options.timeout)
                 await refuse(413, "TooLarge", too_large, Connection="close")
             elif is_work and self.metrics.in_flight >= options.max_waiting:
+                await read_on(receive, options.timeout)
                 message = f"{options.max_waiting} requests are waiting already: ask again in a moment."
                 await refuse(503, "Busy", message, **{"Retry-After": "1", "Connection": "close"})
             elif not is_work:

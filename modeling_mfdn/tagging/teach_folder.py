@@ -217,3 +217,5 @@ def copy_model(model, processor: MFDNProcessor, source: str, folder: Path) -> No
         for path in Path(source).iterdir():
             if path.is_file() and path.name not in there and not path.name.startswith("model"):
                 shutil.copy2(path, folder / path.name)
+        if (Path(source) / "samples").is_dir():
+            shutil.copytree(Path(source) / "samples", folder / "samples")

@@ -27,6 +27,7 @@ OF_ONE_MODEL = (
     "predictions*.parquet",
     "trainer_state.json",
     "*.png",
+    "samples/*.jpg",
     ".eval_results/*.yaml",
 )
 

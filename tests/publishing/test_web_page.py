@@ -73,6 +73,9 @@ def served(tmp_path_factory):
     processor.save_pretrained(folder / "model")
     assert export(["--model", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
     (folder / "site").mkdir()
+    (folder / "onnx" / "samples").mkdir()
+    for number in (1, 2):
+        picture_of(number, 50).resize((720, 480)).save(folder / "onnx" / "samples" / f"{number}.png")
     build_page(folder / "onnx", folder / "site", "Who?", False, runtime)
     with page_server(folder / "site", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -115,7 +118,7 @@ def is_foreign(url: str, address: str) -> bool:
 def shown_scores(page) -> dict[str, int]:
     """{character: percent} as the page shows them."""
     rows = [line.all_inner_texts() for line in (row.locator("span") for row in page.locator("#characters li").all())]
-    return {name: int(score.split()[0]) for name, score in rows}
+    return {name: 0 if score == "less than 1 %" else int(score.split()[0]) for name, score in rows}
 
 
 def wanted_scores(model, processor, picture, tags=None) -> dict[str, float]:
@@ -402,6 +405,86 @@ def test_the_same_file_can_be_chosen_again_and_several_at_once_are_refused(brows
     drop(page, png(1), png(2))
     page.expect("#status").to_have_text("One picture at a time: these were 2 files.")
     page.expect("#preview").to_have_attribute("alt", "Your picture: a.png")
+
+
+@pytest.mark.slow
+def test_who_only_looks_around_finds_samples_and_all_names(browser_page, served):
+    page = browser_page
+    page.expect("#samples button").to_have_count(2)
+    assert page.evaluate("document.querySelector('#samples img').naturalWidth") == 512, "small enough to load at once"
+    page.click("#names-part summary")
+    page.expect("#names li").to_have_count(len(CHARACTERS))
+    page.click("#names button >> nth=0")
+    page.expect("#status").to_contain_text("Give a picture first")
+    page.locator("#samples button").first.click()
+    page.expect("#preview").to_have_attribute("alt", "Your picture: sample 1")
+    page.expect("#status").to_contain_text("Done")
+    for _ in range(60):  # it scrolls smoothly
+        top = page.evaluate("document.querySelector('#results').getBoundingClientRect().top")
+        if -1 <= top < 200:
+            break
+        page.wait_for_timeout(50)
+    assert -1 <= top < 200, "in view on a phone"
+    last = next(name for name in CHARACTERS if name not in shown_scores(page))
+    page.fill("#names-filter", last[:4])
+    page.click(f"#names button:text-is('{last}')")
+    page.expect("#characters li").to_have_count(6)
+    page.expect("#characters .asked").to_contain_text(f"6. {last}")
+    assert "0 %" not in page.locator("#characters li span + span").all_inner_texts()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.slow
+def test_hints_are_kept_tags_chosen_and_the_line_spelled_as_one_wants(browser_page, served):
+    page, address = browser_page, served[2]
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    page.check("#keep")
+    look_at(page, png(1), "first.png")
+    add_hint(page, "long hair")
+    page.expect("#hints li").to_have_count(1)
+    look_at(page, png(2), "second.png")
+    page.expect("#hints li > span").to_have_text(["long_hair"])
+    number = page.locator("#tags li").count()
+    page.locator("#threshold").fill("0.5")
+    page.expect("#threshold-said").to_have_text("50 %")
+    few = page.locator("#tags li").count()
+    assert few < number
+    scores = [int(chip.split()[-2]) for chip in page.locator("#tags li > span").all_inner_texts()]
+    assert all(score >= 50 for score in scores)
+    page.click("#threshold-reset")
+    page.expect("#tags li").to_have_count(number)
+    page.check("#spaces")
+    page.check("#escape")
+    page.click("#copy")
+    page.expect("#copied").to_contain_text("Copied")
+    line = page.evaluate("navigator.clipboard.readText()").split(", ")
+    assert "long hair" in line and ">_<" in line and "hatsune miku \\(append\\)" in line
+    assert "long hair" in line[: len(line) - number], "hints stand before what was found"
+
+
+@pytest.mark.slow
+def test_arrow_keys_go_through_the_tags_and_tab_goes_past_them(browser_page):
+    page = browser_page
+    look_at(page, png(1), "first.png")
+    buttons = page.locator("#tags button")
+    assert buttons.count() > 10 and page.locator("#tags button[tabindex='0']").count() == 1
+    buttons.first.focus()
+    where = "[...document.querySelectorAll('#tags button')].indexOf(document.activeElement)"
+    for key, place in (("ArrowRight", 1), ("ArrowDown", 3), ("ArrowLeft", 2), ("ArrowUp", 0), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        assert page.evaluate(where) == place, key
+    page.keyboard.press("End")
+    assert page.evaluate(where) == buttons.count() - 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "spaces", "one stop for all of them"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(where) == buttons.count() - 1
+
+
+def test_samples_that_are_none_are_a_sentence(tmp_path):
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ValueError, match="Expected pictures"):
+        web_page.write_samples(tmp_path / "void", tmp_path)
 
 
 def test_a_page_needs_graphs_that_fit_into_it(tmp_path, capsys):

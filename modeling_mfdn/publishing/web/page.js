@@ -16,7 +16,9 @@ const NOT_LOADED =
   "The model could not be loaded. Reload the page, or serve the folder over http: a file:// page cannot.";
 const element = (id) => document.getElementById(id);
 
-const page = { pixels: null, hints: [], struck: new Set(), characters: [], shown: [], run: 0, given: 0 };
+const NUM_NAMES = 300; // of the list of characters that are shown at once: a filter finds the others
+const page = { pixels: null, hints: [], struck: new Set(), characters: [], shown: [], run: 0, given: 0, asked: null,
+  threshold: null, isNew: false };
 const lesson = []; // pictures that will teach: { file, address, z, isOdd }
 let gallery; // characters that were taught; none where the model has no statistics
 let model; // page.json: names, sizes, thresholds
@@ -40,6 +42,9 @@ async function start() {
     document.title = model.title;
     element("title").textContent = model.title;
     const count = (list) => list.length.toLocaleString("en");
+    element("names-title").textContent = `All ${count(model.characters)} characters`;
+    showThreshold();
+    showSamples();
     element("known").textContent = `It knows ${count(model.characters)} characters and ${count(model.tags)} tags.`;
     element("hints-part").hidden = !model.graph_with_tags;
     model.ids = new Map(model.tags.map((tag, i) => [tag, i + model.num_special_tokens]));
@@ -99,8 +104,9 @@ async function takePicture(files) {
     return given === page.given ? say(problem, true) : undefined;
   }
   if (given !== page.given) return;
-  if (page.pixels) page.hints = []; // hints that were there before any picture are for the first
+  if (page.pixels && !element("keep").checked) page.hints = []; // hints that were there before any picture are for the first
   page.pixels = pixels;
+  page.isNew = true;
   showHints();
   showNothing();
   const preview = element("preview");
@@ -108,6 +114,8 @@ async function takePicture(files) {
   preview.src = URL.createObjectURL(file);
   preview.alt = `Your picture: ${file.name || "pasted"}`;
   preview.hidden = false;
+  await preview.decode().catch(() => {}); // once it has its place the answer can be brought into view
+  if (given !== page.given) return;
   element("invitation").textContent = "Another one: drop, paste, or";
   await update();
 }
@@ -133,6 +141,7 @@ async function update() {
     showCharacters();
     showRating(outputs.rating_scores?.data);
     showTags(outputs.tag_scores?.data);
+    bringIntoView();
     // What was said of another file meanwhile, that it is no picture, stays to be read.
     if (element("status").textContent === LOOKING) say(`Done in ${Math.round(performance.now() - started)} ms.`);
   } catch (error) {
@@ -172,7 +181,7 @@ function softmax(logits) {
 
 const sigmoid = (logits) => Array.from(logits, (value) => 1 / (1 + Math.exp(-value)));
 
-const percent = (score) => `${Math.round(100 * score)} %`;
+const percent = (score) => (score < 0.01 ? "less than 1 %" : `${Math.round(100 * score)} %`);
 
 function best(scores, number) {
   return Array.from(scores, (score, i) => [score, i]).sort((a, b) => b[0] - a[0]).slice(0, number);
@@ -198,12 +207,13 @@ function rank(outputs) {
       });
     }
   }
-  return [[...ranked].map(([name, score]) => [score, name]).sort((a, b) => b[0] - a[0]).slice(0, NUM_CHARACTERS), unknown];
+  return [[...ranked].map(([name, score]) => [score, name]).sort((a, b) => b[0] - a[0]), unknown];
 }
 
 // Those that are copied, as `mfdn tag` writes them: one at most where the scores share one whole.
 function showCharacters() {
-  const [ranked, unknown] = rank(page.said);
+  const [all, unknown] = rank(page.said);
+  const ranked = all.slice(0, NUM_CHARACTERS);
   const isUnknown = unknown > UNKNOWN_THRESHOLD;
   page.isUnknown = isUnknown;
   const note = element("unknown");
@@ -213,11 +223,15 @@ function showCharacters() {
     ? `Unknown: none of the characters it knows (${percent(unknown)}). The nearest:`
     : `Unknown: ${percent(unknown ?? 0)}`;
   page.characters = isUnknown ? [] : ranked.filter(([score]) => score >= model.character_threshold).map(([, name]) => name);
-  element("characters").replaceChildren(...ranked.map(([score, name]) => {
+  const place = all.findIndex(([, name]) => name === page.asked);
+  const rows = place >= NUM_CHARACTERS ? [...ranked, all[place]] : ranked;
+  element("characters").replaceChildren(...rows.map(([score, name], i) => {
     const item = document.createElement("li");
+    item.classList.toggle("asked", name === page.asked);
     const bar = text("i", ""); // the number says the same
     bar.style.width = `${100 * score}%`;
-    item.append(bar, text("span", name), text("span", percent(score)));
+    const label = i < NUM_CHARACTERS ? name : `${place + 1}. ${name}`;
+    item.append(bar, text("span", label), text("span", percent(score)));
     return item;
   }));
 }
@@ -231,7 +245,8 @@ function showRating(scores) {
 
 function showTags(scores) {
   element("tags-part").hidden = !scores;
-  const threshold = (i) => model.tag_thresholds?.[i] ?? model.tag_threshold;
+  page.scores = scores;
+  const threshold = (i) => page.threshold ?? model.tag_thresholds?.[i] ?? model.tag_threshold;
   page.shown = best(scores ?? [], scores?.length).filter(([score, i]) => score >= threshold(i))
     .map(([score, i]) => [model.tags[i], score])
     .filter(([tag]) => !page.struck.has(tag) && !page.hints.includes(tag));
@@ -243,6 +258,7 @@ function showTags(scores) {
   }));
   // The button that was pressed is gone: who uses the keyboard goes on where it was.
   if (focused >= 0) ([...element("tags").querySelectorAll("button")].at(focused) ?? element("hint")).focus();
+  rove(element("tags"), Math.max(focused, 0));
   element("copy").textContent = ["Copy tags", "Copy character and tags"][page.characters.length] ?? "Copy characters and tags";
   const isBusy = element("results").ariaBusy === "true";
   element("copy").disabled = isBusy || !scores || page.shown.length + page.hints.length === 0;
@@ -256,7 +272,84 @@ function showHints() {
     element("hint").focus();
     update();
   })])));
+  rove(element("hints"), 0);
 }
+
+// One stop of the Tab key for all buttons of a list: arrows go on from there.
+function rove(list, chosen) {
+  const buttons = [...list.querySelectorAll("button")];
+  buttons.forEach((one, i) => { one.tabIndex = i === Math.min(chosen, buttons.length - 1) ? 0 : -1; });
+}
+
+function step(event) {
+  const list = event.currentTarget;
+  const buttons = [...list.querySelectorAll("button")];
+  const here = buttons.indexOf(document.activeElement);
+  const each = buttons.length / (list.children.length || 1); // buttons of a tag
+  const to = { ArrowRight: here + 1, ArrowLeft: here - 1, ArrowDown: here + each, ArrowUp: here - each, Home: 0, End: buttons.length - 1 }[event.key];
+  if (here < 0 || to === undefined || !buttons[to]) return;
+  event.preventDefault();
+  rove(list, to);
+  buttons[to].focus();
+}
+for (const id of ["tags", "hints", "names", "samples"]) element(id).addEventListener("keydown", step);
+
+// On a phone the answer lies below the picture: who has just chosen one wants to see it.
+function bringIntoView() {
+  if (!page.isNew) return;
+  page.isNew = false;
+  const top = element("results").getBoundingClientRect().top;
+  if (top < 0 || top > innerHeight / 2) {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    element("results").scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  }
+}
+
+function showThreshold() {
+  const isOwn = page.threshold === null;
+  element("threshold").value = page.threshold ?? model.tag_threshold;
+  element("threshold-said").textContent = isOwn && model.tag_thresholds ? "each tag its own" : percent(page.threshold ?? model.tag_threshold);
+  element("threshold-reset").hidden = isOwn;
+  if (page.scores) showTags(page.scores);
+}
+element("threshold").addEventListener("input", (event) => { page.threshold = Number(event.target.value); showThreshold(); });
+element("threshold-reset").addEventListener("click", () => { page.threshold = null; showThreshold(); element("threshold").focus(); });
+
+function showSamples() {
+  element("samples-part").hidden = !model.samples?.length;
+  element("samples").replaceChildren(...(model.samples ?? []).map((address, i) => {
+    const item = document.createElement("li");
+    const chosen = button("", `Sample picture ${i + 1}`, async () => {
+      const answer = await fetch(address);
+      if (!answer.ok) return say(`Sample picture ${i + 1} could not be loaded.`, true);
+      return takePicture([new File([await answer.blob()], `sample ${i + 1}`)]);
+    });
+    chosen.append(Object.assign(document.createElement("img"), { src: address, alt: "" }));
+    item.append(chosen);
+    return item;
+  }));
+  rove(element("samples"), 0);
+}
+
+// The characters whose names hold what was typed; one that is pressed is shown with its score and place.
+function showNames() {
+  const wanted = element("names-filter").value.trim().toLowerCase().replace(/\s+/g, "_");
+  const all = [...new Set([...model.characters, ...(gallery?.characters.keys() ?? [])])];
+  const found = all.filter((name) => name.toLowerCase().includes(wanted));
+  element("names").replaceChildren(...found.slice(0, NUM_NAMES).map((name) => {
+    const item = document.createElement("li");
+    item.append(button(name, `What does ${name} score?`, () => {
+      page.asked = name;
+      if (!page.said || !page.pixels) return say(`Give a picture first, to see what it scores for ${name}.`);
+      showCharacters();
+      document.querySelector("#characters .asked")?.scrollIntoView({ block: "nearest" });
+    }));
+    return item;
+  }));
+  rove(element("names"), 0);
+}
+element("names-part").addEventListener("toggle", () => { if (element("names-part").open && model) showNames(); });
+element("names-filter").addEventListener("input", () => { if (model) showNames(); });
 
 function addHint(tag) {
   const limit = model.max_tag_tokens - 2;
@@ -378,9 +471,15 @@ document.addEventListener("drop", (event) => {
   if (event.target.closest?.("#teach-part") && files.length) return addLesson(files);
   files.length ? takePicture(files) : say("That was no file. Save the picture first, or copy and paste it.", true);
 });
+// As it is copied; `>_<` and other faces keep their underscore, as `mfdn tag --spaces` has it.
+function spelled(name) {
+  const words = element("spaces").checked && name.length > 3 ? name.replaceAll("_", " ") : name;
+  return element("escape").checked ? words.replace(/[()]/g, "\\$&") : words;
+}
+
 element("copy").addEventListener("click", async () => {
   const tags = [...page.hints, ...page.shown.map(([tag]) => tag)];
-  const line = [...page.characters, ...tags].join(", ");
+  const line = [...page.characters, ...tags].map(spelled).join(", ");
   const who = page.characters.join(", ")
     || (page.isUnknown ? "no character, for it is unknown" : `no character, for none has ${percent(model.character_threshold)}`);
   let said;
