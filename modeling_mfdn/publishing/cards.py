@@ -5,18 +5,21 @@ train_mfdn.py and evaluate_mfdn.py write the card by themselves. A README.md of 
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import safe_open
 
+from ..data.dataset import VOCABULARY_FILE
 from ..evaluation.metrics import TAG_GROUPS
 from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from ..training.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 MARKER = "<!-- Written by modeling_mfdn.publishing.cards from files. Remove this line to keep your own text. -->"
+MAX_LISTED = 2_000  # characters that a card names
 MAX_TEXT = 1_000  # characters of anything that is not ours
 REQUIREMENTS = "transformers>=5.18,<6\ntorch>=2.10\ntorchvision>=0.25\npillow>=11\n"
 MODEL_TYPES = {
@@ -102,7 +105,6 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         datasets=[dataset_id] if dataset_id else None,
         model_name=plain(model_id.split("/")[-1]) if results else None,
         eval_results=eval_results(results) or None,
-        widget=[{"src": "example.png", "example_title": "Example"}] if (folder / "example.png").exists() else None,
     )
     system = MODEL_TYPES.get(config.get("model_type"), "MFDN")
     if config.get("model_type") == "mfdn":
@@ -126,6 +128,7 @@ def model_card(folder: Path, model_id: str, dataset_id: str | None = None) -> st
         + what_it_takes(reads_tags, bool(names_tags)),
         system=system,
         num_characters=f"{len(characters):,}",
+        character_list=character_list(characters),
         num_tags=f"{config.get('num_tags', 25_404):,}",
         image_size=config.get("image_size", 128),
         parameters=f"{count_parameters(folder) / 1e6:,.1f} M",
@@ -330,10 +333,24 @@ def count_taught(folder: Path) -> int:
         return gallery.get_slice("counts").get_shape()[0]
 
 
+def character_list(characters: dict[str, str]) -> str:
+    """Names of the characters, A to Z; of very many the first."""
+    names = sorted(f"`{plain(name)}`" for name in characters.values())
+    others = f" and {len(names) - MAX_LISTED:,} others: config.json names them" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + others
+
+
 def example_tag(folder: Path) -> str:
-    """The most frequent tag that reads well in a snippet."""
+    """A tag that reads well in a snippet and tells characters apart: what most of some characters' posts have, but of
+    no more than a quarter of the characters. Where nobody knows that, one that is not everywhere."""
+    known = read_json(folder / VOCABULARY_FILE)
+    of_characters = Counter(tag for tags in known.get("character_tags", {}).values() for tag in tags)
+    most = len(known.get("characters", {})) / 4
+    telling = [tag for tag, number in of_characters.most_common() if number <= most]
+    counts = known.get("tags", {})
+    seldom = [tag for tag, posts in counts.items() if posts <= max(counts.values()) / 4]
     vocabulary = read_json(folder / "tokenizer.json").get("model", {}).get("vocab", {})
-    words = [tag for tag in vocabulary if tag.replace("_", "").isalnum()]
+    words = [tag for tag in [*telling, *seldom, *vocabulary] if tag.replace("_", "").isalnum() and tag in vocabulary]
     return words[0] if words else "long_hair"
 
 

@@ -95,6 +95,22 @@ def test_leaderboard_entries_are_one_file_a_modality(measured):
     assert entry["dataset"]["id"] == "tester/danmul" and entry["value"] == 62.0 and "image + tags" in entry["notes"]
 
 
+def test_the_characters_are_listed_and_the_hint_tells_them_apart(folder, tags, characters):
+    write_hub_files(folder)
+    card = (folder / "README.md").read_text()
+    listed = card.split("<details>")[1].split("</details>")[0]
+    assert all(f"`{name}`" in listed for name in characters) and "widget" not in card.split("---")[1]
+    assert 'tags=["1girl"]' in card, "nobody knows better"
+    lists = {"characters": {name: {"posts": 9} for name in characters}, "tags": {"1girl": 90, "smile": 80, "hat": 5}}
+    (folder / "vocabulary.json").write_text(json.dumps(lists))
+    write_hub_files(folder)
+    assert 'tags=["hat"]' in (folder / "README.md").read_text(), "which is not everywhere"
+    lists["character_tags"] = {name: {"1girl": 0.9} for name in characters} | {"holo": {"1girl": 0.9, "blush": 0.8}}
+    (folder / "vocabulary.json").write_text(json.dumps(lists))
+    write_hub_files(folder)
+    assert 'tags=["blush"]' in (folder / "README.md").read_text(), "which is somebody's"
+
+
 def test_a_text_of_somebodys_own_is_left_alone(measured):
     (measured / "README.md").write_text("mine")
     assert not write_hub_files(measured) and (measured / "README.md").read_text() == "mine"
