@@ -1,6 +1,6 @@
 """Latency of the ONNX graphs against PyTorch, on the CPU: a ratio in one run.
 
-    python -m modeling_mfdn.publishing.onnx_export --model mfdn --output mfdn_onnx --int8
+    mfdn export --model mfdn --output mfdn_onnx --int8 --fp16
     python tests/benchmarks/bench_onnx.py --model mfdn --onnx mfdn_onnx --output bench_onnx.json
 
 The reference (1.00) is PyTorch with as many threads. Variants take turns; figures are medians.
@@ -35,10 +35,11 @@ def main(argv: list[str] | None = None) -> dict:
         for batch_size in args.batch_sizes:
             inputs = example_inputs(model, batch_size, graph != "model")
             variants = {"PyTorch": lambda inputs=inputs: run_model(model, inputs)}
-            for name in (graph, f"{graph}_int8"):
+            for suffix in ("", "_int8", "_fp16"):
+                name = f"{graph}{suffix}"
                 if Path(args.onnx, f"{name}.onnx").exists():
                     session = open_graph(Path(args.onnx, f"{name}.onnx"))
-                    title = "ONNX int8" if name.endswith("_int8") else "ONNX"
+                    title = f"ONNX {suffix[1:]}".strip()
                     variants[title] = lambda session=session, inputs=inputs: run_graph(session, inputs)
             results["graphs"][f"{graph}, batch of {batch_size}"] = measure(variants, args.rounds)
     for title, values in results["graphs"].items():

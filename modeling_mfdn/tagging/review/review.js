@@ -139,7 +139,7 @@ function card(picture) {
   words.append(...picture.words.map((word) => {
     const chip = make("li", "", { className: characters.has(key(word)) ? "who" : "" });
     chip.append(breakable(word));
-    if (canSave) chip.append(button("×", `Strike ${word}`, () => save(picture, picture.words.filter((other) => other !== word))));
+    if (canSave) chip.append(button("×", `Strike ${word}`, () => save(picture, (words) => words.filter((other) => other !== word))));
     return chip;
   }));
   item.append(link, file, choices, words);
@@ -160,7 +160,7 @@ function tools(picture) {
     event.stopPropagation();
     const typed = input.value.trim();
     input.value = "";
-    if (!picture.words.some((word) => key(word) === key(typed))) await save(picture, [...picture.words, spell(typed)]);
+    await save(picture, (words) => (words.some((word) => key(word) === key(typed)) ? words : [...words, spell(typed)]));
     cardOf(picture)?.querySelector("input").focus();
   });
   const title = picture.checked ? "Checked; press to open it again" : "Right as it is (Enter)";
@@ -190,12 +190,17 @@ async function ask(path, content) {
   return said;
 }
 
-async function change(picture, path, content) {
-  try {
-    take(await ask(path, { number: picture.number, ...content }));
-  } catch (error) {
-    say(error.message, true);
-  }
+// One after the other: who presses keys faster than a file is written loses nothing.
+let last = Promise.resolve();
+function change(path, content) {
+  last = last.then(async () => {
+    try {
+      take(await ask(path, content()));
+    } catch (error) {
+      say(error.message, true);
+    }
+  });
+  return last;
 }
 
 // What stands in the file now is what is shown.
@@ -216,20 +221,17 @@ function take(said) {
   element("count").textContent = `${shown.length.toLocaleString()} of ${pictures.length.toLocaleString()}; ${left.toLocaleString()} to check`;
 }
 
-const save = (picture, words) => change(picture, "/save", { words, seen: picture.words });
-const check = (picture, checked) => change(picture, "/check", { checked });
+// `edit` makes new words of those that stand there when it is its turn.
+const save = (picture, edit) =>
+  change("/save", () => ({ number: picture.number, words: edit(picture.words), seen: picture.words }));
+const check = (picture, checked) => change("/check", () => ({ number: picture.number, checked }));
+const undo = () => change("/undo", () => ({}));
 
 function setCharacter(picture, name) {
-  const others = picture.words.filter((word) => !characters.has(key(word)));
-  return save(picture, name === null ? others : [spell(name, true), ...others]);
-}
-
-async function undo() {
-  try {
-    take(await ask("/undo", {}));
-  } catch (error) {
-    say(error.message, true);
-  }
+  return save(picture, (words) => {
+    const others = words.filter((word) => !characters.has(key(word)));
+    return name === null ? others : [spell(name, true), ...others];
+  });
 }
 
 // ---------------------------------------------------------------- keys
@@ -241,7 +243,7 @@ function move(step) {
   items[here]?.scrollIntoView({ block: "nearest" });
 }
 
-document.addEventListener("keydown", async (event) => {
+document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (event.key === "Escape" && typing) return event.target.blur();
@@ -254,12 +256,12 @@ document.addEventListener("keydown", async (event) => {
     t: () => cardOf(picture).querySelector("input").focus(),
     x: () => document.activeElement.closest(".words li")?.querySelector("button").click(),
     0: () => setCharacter(picture, null),
-    Enter: async () => { if (!picture.checked) await check(picture, true); move(1); },
+    Enter: () => { if (!picture.checked) check(picture, true); move(1); },
   };
   for (let i = 1; i <= 5; i++) actions[i] = () => picture.characters?.[i - 1] && setCharacter(picture, picture.characters[i - 1][0]);
   if (!actions[event.key] || (!picture && !["/", "u"].includes(event.key))) return;
   event.preventDefault();
-  await actions[event.key]();
+  actions[event.key]();
 });
 
 element("filter").addEventListener("input", () => { suggest(element("filter").value); choose(); });
