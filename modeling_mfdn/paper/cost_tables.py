@@ -132,7 +132,8 @@ def onnx_cost() -> str:
     for title, variants in graphs.items():
         graph = title.split(",")[0]
         for name, values in variants.items():
-            entry = exported[graph].get({"ONNX": graph, "ONNX int8": f"{graph}_int8"}.get(name), {})
+            file = graph + name.removeprefix("ONNX").replace(" ", "_")
+            entry = exported[graph].get(file, {}) if name.startswith("ONNX") else {}
             rows.append(
                 {
                     "graph": f"`{title.replace(',', '`,', 1)}",
@@ -164,11 +165,67 @@ def gallery_cost() -> str:
 
 
 def tagging_speed() -> str:
-    """Pictures per second of `mfdn-tag`: bench_tagging.py."""
+    """Pictures per second of `mfdn tag`: bench_tagging.py."""
     rows = [
         {"": name, "time": f"{values['ratio']:.2f}", "pictures a second": round(values["pictures_per_second"])}
         for name, values in read("bench_tagging.json")["variants"].items()
     ]
+    return markdown_table(rows)
+
+
+def cold_start() -> str:
+    """One picture by a process of its own: bench_tagging.py."""
+    rows = [
+        {"one picture": name, "processor time": f"{values['cpu_seconds']:.2f} s", "memory": f"{values['peak_mb']} MB"}
+        for name, values in read("bench_tagging.json")["cold_start"].items()
+    ]
+    return markdown_table(rows)
+
+
+def serving() -> str:
+    """`mfdn serve` under load: bench_serve.py."""
+    found = read("bench_serve.json")
+    broken = sum(number for name, number in found["statuses"].items() if name.startswith("broken"))
+    answered = {"whole 200", "broken 413", "broken 422"}
+    lost = sum(number for name, number in found["statuses"].items() if name not in answered)
+    memory, rate = found["memory_mb"], found["requests_per_second"]
+    row = {
+        "requests": f"{found['requests']:,}",
+        "of them broken": f"{broken:,}",
+        "lost": lost,
+        "asked one by one": f"{rate['one_by_one']:.0f} / s",
+        f"from {found['threads']} threads": f"{rate['together']:.0f} / s",
+        "p50": f"{found['milliseconds']['p50']:.0f} ms",
+        "p99": f"{found['milliseconds']['p99']:.0f} ms",
+        "memory after a tenth": f"{memory[len(memory) // 10]:.0f} MB",
+        "at the end": f"{memory[-1]:.0f} MB",
+    }
+    return markdown_table([row])
+
+
+def reviewing() -> str:
+    """Scripted keys and clicks on the page of `mfdn review`: bench_review.py."""
+    found = read("bench_review.json")
+    row = {
+        "pictures": found["pictures"],
+        "corrections": found["corrections"],
+        "actions a picture": found["actions_a_picture"],
+        "to open": f"{found['seconds_to_open']:.1f} s",
+        "in all": f"{found['seconds_in_all']:.1f} s",
+        "a picture": f"{found['milliseconds_a_picture']['median']} ms",
+    }
+    return markdown_table([row])
+
+
+def wd_clients() -> str:
+    """Programs for WD taggers on our graph, against the pipeline: compare_wd_clients.py."""
+    rows = []
+    for name, found in read("compare_wd_clients.json")["clients"].items():
+        kinds = {"at the size of the model": "at_the_size_of_the_model", "as they are": "as_they_are"}
+        differences = {f"pictures {title}": f"{found[key]['largest_difference']:.1e}" for title, key in kinds.items()}
+        rows.append(
+            {"program": f"{name.replace('_', '-')} {found['version']}", "pictures": found["pictures"]} | differences
+        )
     return markdown_table(rows)
 
 
@@ -279,6 +336,10 @@ COSTS = {
     "tag_slots": tag_slots,
     "onnx_cost": onnx_cost,
     "tagging_speed": tagging_speed,
+    "cold_start": cold_start,
+    "serving": serving,
+    "reviewing": reviewing,
+    "wd_clients": wd_clients,
     "gallery_cost": gallery_cost,
     "duplicates_found": duplicates_found,
     "duplicates_cost": duplicates_cost,

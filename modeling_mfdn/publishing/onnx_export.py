@@ -141,6 +141,7 @@ def open_graph(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # beside PyTorch's own threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -126,6 +126,8 @@ class OnnxTagger:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             options.intra_op_num_threads = self.threads
+            # Threads that wait for the next batch would turn in circles, on cores that decode it.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             path = self.folder / f"{name}{self.suffix}.onnx"
             wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
             providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]

@@ -157,7 +157,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_set(tmp_path):
     """Four times the files, and no more memory: what is read lies in a few row groups. The files are not mapped, for
     pages of a mapped file count as memory of the process while the machine has room."""

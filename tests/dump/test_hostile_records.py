@@ -10,7 +10,7 @@ def test_hundreds_of_damaged_dumps(capsys):
     assert min(outcomes.values()) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thousands_of_damaged_dumps(capsys):
     outcomes = campaign(5_000, seed=2, seconds=120)
     assert set(outcomes) == {"read", "refused"}, capsys.readouterr().out

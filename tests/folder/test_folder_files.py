@@ -158,7 +158,7 @@ def test_output_on_another_file_system(tmp_path):
     assert not UPath("memory://output_on_another/danmul.partial").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_and_started_again_it_gives_the_same_bytes(tmp_path):
     dump = write_dump(tmp_path / "dump", random_posts(3000))
     argv = ["--source", str(dump), "--workers", "2", "--shard_size_mb", "0.01"]

@@ -37,7 +37,7 @@ def tag(folder, models, *options) -> int:
 @pytest.fixture
 def served(tagged):
     with review_server(tagged) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -183,7 +183,7 @@ def test_a_picture_that_is_broken_costs_itself_alone(tagged):
     (tagged / "b.png").write_bytes(b"<html>")
     (tagged / "b.txt").write_bytes(b"\xff\xfe\xff")
     with review_server(tagged) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         rows = {row["file"]: row for row in ask(server, "/pictures")[1]}
         assert "UTF-8" in rows["b.png"]["problem"] and rows["a.png"]["words"]
         assert ask(server, f"/thumbnail/{rows['b.png']['number']}")[0] == 422

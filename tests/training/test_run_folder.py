@@ -184,7 +184,7 @@ print(kills, in_save)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_within_its_saves_it_goes_on_to_the_very_weights(danmul, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLER, test_train_mfdn.__file__, str(danmul), str(tmp_path / "killed")],
