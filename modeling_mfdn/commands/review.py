@@ -12,7 +12,7 @@ from ..training.terminal import command_line, exits
 def review(
     folder: Annotated[str, Argument(help="pictures that mfdn tag has seen")],
     port: Annotated[int, Option("--port", min=0, max=65_535, help="0 = any that is free")] = 0,
-    open_browser: Annotated[bool, Option("--open/--no_open", help="open the page in a browser")] = True,
+    open_browser: Annotated[bool, Option("--open", help="open the page in the browser of this machine")] = False,
 ) -> int:
     """Serve the page that reviews a folder, on this machine alone, and save what is corrected beside the pictures.
 

@@ -62,7 +62,9 @@ class OnnxTagger:
             scale = np.float32(1 / settings.get("rescale_factor", 1 / 255))
             self.mean, self.std = (np.float32(settings[name])[:, None, None] * scale for name in ("mean", "std"))
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"Expected a folder of mfdn export, {folder} has no preprocess.json.") from error
+            raise FileNotFoundError(
+                f"Expected a folder of mfdn export, {folder} has no preprocess.json (one of --layout wd is for others)."
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.folder / 'preprocess.json'} is damaged ({error}): export the model again."

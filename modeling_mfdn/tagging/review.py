@@ -270,7 +270,7 @@ def review_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     return server
 
 
-def review_folder(folder: str, port: int = 0, open_browser: bool = True) -> None:
+def review_folder(folder: str, port: int = 0, open_browser: bool = False) -> None:
     """Serve the review of a folder until Ctrl-C: what `mfdn review` does."""
     with claim(Path(folder), Path(folder)), review_server(Path(folder), port) as server:
         reviewed = server.reviewed

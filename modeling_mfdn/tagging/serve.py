@@ -286,7 +286,8 @@ def make_app(tagger, options: ServeOptions) -> FastAPI:
         limit: Annotated[int, Form(ge=1, le=100_000)] = 50,
         format: Annotated[str, Form(pattern="^(json|html)$", description="json or html")] = "html",
     ) -> Response:
-        """`[{"filename", "tags": {name: score}}]` of each picture with `format=json`; else a page to look at."""
+        """`[{"filename", "tags": {name: score}}]` of each picture with `format=json`; else a page to look at. A
+        character's score is the probability that it is there. Of an animation the first frame is seen."""
         contents = [await one.read() for one in file]
         found = await asyncio.gather(*(service.evaluate(content, threshold, limit) for content in contents))
         rows = [{"filename": one.filename or "", "tags": tags} for one, tags in zip(file, found, strict=True)]

@@ -250,9 +250,9 @@ def test_in_a_browser_a_tag_is_changed_and_stands_in_the_file(served, tagged):
 
 def test_a_folder_without_pictures_and_a_port_that_is_taken_are_sentences(tmp_path, tagged, served, capsys):
     (tmp_path / "void").mkdir()
-    assert commands.main(["review", str(tmp_path / "void"), "--no_open"]) == 2
+    assert commands.main(["review", str(tmp_path / "void")]) == 2
     assert "found none" in capsys.readouterr().err
-    assert commands.main(["review", str(tagged), "--no_open", "--port", str(served.server_port)]) == 2
+    assert commands.main(["review", str(tagged), "--port", str(served.server_port)]) == 2
     assert "cannot be used" in capsys.readouterr().err
 
 
