@@ -63,7 +63,7 @@ class OnnxTagger:
             self.mean, self.std = (np.float32(settings[name])[:, None, None] * scale for name in ("mean", "std"))
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"Expected a folder of mfdn export, {folder} has no preprocess.json (one of --layout wd is for others)."
+                f"Expected a folder of mfdn export, {folder} has no preprocess.json (--layout wd is for others)."
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
