@@ -44,6 +44,11 @@ def characters() -> list[str]:
 @pytest.fixture
 def tiny_config(tags, characters) -> MFDNConfig:
     """P = 5 vision tokens, T = 7 tag tokens, C = 6 characters, K = 11 tags."""
+    return make_config(tags, characters)
+
+
+def make_config(tags: list[str], characters: list[str]) -> MFDNConfig:
+    """`tiny_config` for fixtures that live longer than a test."""
     return MFDNConfig(
         image_size=16,
         patch_size=8,

@@ -24,6 +24,7 @@ class Report:
         self.num_tagged = 0
         self.characters: Counter[str] = Counter()
         self.tags: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()  # by the reason
         self.problems: dict[str, str] = {}
         self.lost: Counter[str] = Counter()
         self.unknown: set[str] = set()
@@ -55,6 +56,10 @@ class Report:
             for title, names in doubtful.items():
                 if names:
                     print(f"{len(names):,} pictures {title}.")
+        if self.skipped:
+            print(
+                f"skipped: {', '.join(f'{number:,} {printable(why)}' for why, number in self.skipped.most_common())}"
+            )
         if self.unpruned:
             print(f"nothing known of what is always true of, so nothing left out: {top(self.unpruned)}")
         for name, problem in self.problems.items():

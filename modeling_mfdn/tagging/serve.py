@@ -16,7 +16,7 @@ import re
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,7 +122,8 @@ class Batcher:
             self.metrics.batches += 1
             self.metrics.pictures += len(batch)
             for (_, _, loop, future), result in zip(batch, found, strict=True):
-                loop.call_soon_threadsafe(answer, future, result)
+                with suppress(RuntimeError):  # the server has ended meanwhile
+                    loop.call_soon_threadsafe(answer, future, result)
 
 
 def answer(future: asyncio.Future, result: Any) -> None:

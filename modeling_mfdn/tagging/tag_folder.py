@@ -199,6 +199,7 @@ def tag_folder(options: TagOptions) -> Report:
             places = caption_paths(missing, beside, options)
         captions = read_captions(missing, places, names, options, report)
         num_done = len(paths) - len(captions) - len(report.problems)
+        report.skipped = left_out + Counter({"that have their tags already": num_done})
         print(f"{len(paths):,} pictures, {num_done:,} have their tags already")
         if not captions:
             if in_one_file and not options.dry_run:  # an earlier run was ended just after it had written the file

@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 import torch
 from character_factory import draw, fitted_gallery, give_statistics, picture_of
+from conftest import CHARACTERS, TAGS, make_config
 from PIL import Image
 
-from modeling_mfdn import MFDNConfig, MFDNModel, MultiLabelConfig, MultiLabelModel, commands
+from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel, commands
 from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.pictures_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
@@ -26,9 +27,6 @@ def mfdn(command: str, argv: list[str]) -> int:
 
 
 main = partial(mfdn, "page")
-CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
-TAGS = ["1girl", "long_hair", "smile", ">_<", ":d", "\\m/", "hatsune_miku_(append)", "hello,_good-bye", "école"]
-TAGS += ["blush", "hat"]
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +43,7 @@ def served(tmp_path_factory):
     except OSError as error:
         pytest.skip(f"onnxruntime-web cannot be had: {error}")
     folder = tmp_path_factory.mktemp("page")
-    config = MFDNConfig(
-        image_size=16,
-        patch_size=8,
-        hidden_size=24,
-        num_attention_heads=3,
-        intermediate_size=40,
-        num_vision_layers=2,
-        num_text_layers=1,
-        num_fusion_layers=3,
-        num_decoder_layers=1,
-        max_tag_tokens=7,
-        num_tags=len(TAGS),
-        id2label=dict(enumerate(CHARACTERS)),
-        label2id={name: label for label, name in enumerate(CHARACTERS)},
-    )
+    config = make_config(TAGS, CHARACTERS)
     torch.manual_seed(0)
     model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
     with torch.no_grad():

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from character_factory import give_statistics, picture_of
-from conftest import CHARACTERS, TAGS
+from conftest import CHARACTERS, TAGS, make_config
 from hostile_pictures import whole_pictures
 from PIL import Image
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from modeling_mfdn import MFDNConfig, MFDNModel, MFDNPipeline, commands
+from modeling_mfdn import MFDNModel, MFDNPipeline, commands
 from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.publishing.onnx_tagger import OnnxTagger
 from modeling_mfdn.training.tag_tokenizer import build_processor
@@ -34,21 +34,7 @@ for name in ("torch", "transformers", "safetensors", "huggingface_hub"):
 def models(tmp_path_factory):
     """The same model in PyTorch, `model`, and as ONNX, `onnx`; it has statistics and was taught kiki."""
     folder = tmp_path_factory.mktemp("models")
-    config = MFDNConfig(
-        image_size=16,
-        patch_size=8,
-        hidden_size=24,
-        num_attention_heads=3,
-        intermediate_size=40,
-        num_vision_layers=2,
-        num_text_layers=1,
-        num_fusion_layers=3,
-        num_decoder_layers=1,
-        max_tag_tokens=7,
-        num_tags=len(TAGS),
-        id2label=dict(enumerate(CHARACTERS)),
-        label2id={name: label for label, name in enumerate(CHARACTERS)},
-    )
+    config = make_config(TAGS, CHARACTERS)
     torch.manual_seed(0)
     model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
     with torch.no_grad():

@@ -138,11 +138,14 @@ def test_the_version_is_said(capsys):
 
 def test_the_word_at_the_end_counts_and_says_why(pictures, model, capsys):
     (pictures / "broken.png").write_bytes(b"<html>")
+    (pictures / "notes.md").write_text("x")
     assert run(pictures, model, "--frequency_tags") == 1
     said = capsys.readouterr()
+    assert "skipped: 1 .md" in said.out
     for part in ("2 tagged", "characters: hatsune_miku 2", "long_hair 2", ">_< 2"):
         assert part in said.out
     assert "not done: 'broken.png'" in said.err
+    assert run(pictures, model) == 1 and "skipped: 2 that have their tags already, 1 .md" in capsys.readouterr().out
     assert run(pictures, model, "--overwrite", "--tag_threshold", "1", "--character_threshold", "1") == 1
     assert "2 pictures have neither a character nor a tag" in capsys.readouterr().out
 
