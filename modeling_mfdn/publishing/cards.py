@@ -335,14 +335,14 @@ def count_taught(folder: Path) -> int:
 
 def character_list(characters: dict[str, str]) -> str:
     """Names of the characters, A to Z; of very many the first."""
-    names = sorted(f"`{plain(name)}`" for name in characters.values())
+    names = sorted(map(plain, characters.values()))
     others = f" and {len(names) - MAX_LISTED:,} others: config.json names them" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + others
+    return ", ".join(f"`{name}`" for name in names[:MAX_LISTED]) + others
 
 
 def example_tag(folder: Path) -> str:
     """A tag that reads well in a snippet and tells characters apart: what most of some characters' posts have, but of
-    no more than a quarter of the characters. Where nobody knows that, one that is not everywhere."""
+    no more than a quarter of the characters. Where nobody knows that, one that is not everywhere, or of the hair."""
     known = read_json(folder / VOCABULARY_FILE)
     of_characters = Counter(tag for tags in known.get("character_tags", {}).values() for tag in tags)
     most = len(known.get("characters", {})) / 4
@@ -350,7 +350,10 @@ def example_tag(folder: Path) -> str:
     counts = known.get("tags", {})
     seldom = [tag for tag, posts in counts.items() if posts <= max(counts.values()) / 4]
     vocabulary = read_json(folder / "tokenizer.json").get("model", {}).get("vocab", {})
-    words = [tag for tag in [*telling, *seldom, *vocabulary] if tag.replace("_", "").isalnum() and tag in vocabulary]
+    hair = [tag for tag in vocabulary if tag.endswith("_hair")]
+    words = [
+        tag for tag in [*telling, *seldom, *hair, *vocabulary] if tag.replace("_", "").isalnum() and tag in vocabulary
+    ]
     return words[0] if words else "long_hair"
 
 

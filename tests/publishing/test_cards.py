@@ -100,7 +100,7 @@ def test_the_characters_are_listed_and_the_hint_tells_them_apart(folder, tags, c
     card = (folder / "README.md").read_text()
     listed = card.split("<details>")[1].split("</details>")[0]
     assert all(f"`{name}`" in listed for name in characters) and "widget" not in card.split("---")[1]
-    assert 'tags=["1girl"]' in card, "nobody knows better"
+    assert 'tags=["long_hair"]' in card, "nobody knows better"
     lists = {"characters": {name: {"posts": 9} for name in characters}, "tags": {"1girl": 90, "smile": 80, "hat": 5}}
     (folder / "vocabulary.json").write_text(json.dumps(lists))
     write_hub_files(folder)
