@@ -55,13 +55,13 @@ def name_of_file(options) -> str:
     return "file_name" if options.format == "imagefolder" else "file"
 
 
-def check_columns(path: Path, there: dict[str, Any], fresh: dict[str, Any], options) -> None:
-    """Raises ValueError: the records that are there have other columns than those that come."""
-    old, new = (next(iter(found.values()), None) for found in (there, fresh))
-    if old is None or new is None:
+def check_columns(path: Path, there: dict[str, Any], record: dict, options) -> None:
+    """Raises ValueError: the records that are there have other columns than the `record` that comes."""
+    old, new = next(iter(there.values()), None), list(record)
+    if old is None:
         return
     if options.format == "csv":
-        old, new = old[0], csv_rows(new, options)[0]
+        old, new = old[0], ROW_COLUMNS if options.row_per_tag else new
     if set(old) != set(new):
         raise ValueError(
             f"{path} has the columns {', '.join(old)}; with these options it would be {', '.join(new)}. Run with the "

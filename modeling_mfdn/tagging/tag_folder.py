@@ -221,6 +221,8 @@ def tag_folder(options: TagOptions) -> Report:
             return show_sample(tagger, [*captions][:SAMPLE], captions, names, wording, report)
         done: dict[str, dict] = {}
         if in_one_file:
+            nothing = {"character": [], "series": [], "tag": [], "rating": [("", 0.0)] * bool(tagger.ratings)}
+            check_columns(output, there, record_of(tagger, "", nothing, wording, 0.0), options)
             made_by = fingerprint(tagger, options, vocabulary)
             done, log = open_progress(output, made_by, options.overwrite, stack)
             if done:
@@ -238,9 +240,7 @@ def tag_folder(options: TagOptions) -> Report:
             if options.prune_character_tags is not None:
                 report.unpruned.update(name for name, _ in chosen["character"] if name not in wording.character_tags)
             if in_one_file:
-                done[names[path]] = wording.record(names[path], chosen)
-                if tagger.has_statistics:
-                    done[names[path]]["unknown"] = round(result["unknown"], 4)
+                done[names[path]] = record_of(tagger, names[path], chosen, wording, result["unknown"])
                 log.write(json.dumps(done[names[path]], ensure_ascii=False) + "\n")
                 log.flush()
             else:
@@ -248,7 +248,6 @@ def tag_folder(options: TagOptions) -> Report:
             if page is not None:
                 page.add(names[path], result, wording.words(chosen), how_sure(result, tagger.has_statistics))
         if in_one_file:
-            check_columns(output, there, done, options)
             kept = [name for name in there if options.format != "imagefolder" or (folder / name).is_file()]
             both = {name: there[name] for name in kept} | done
             write_records(output, [both[name] for name in sorted(both)], options)
@@ -256,6 +255,12 @@ def tag_folder(options: TagOptions) -> Report:
     if page is not None:
         print(f"Look at them: {folder / PAGE}; correct them: mfdn review {folder}")
     return report
+
+
+def record_of(tagger, name: str, chosen: dict[str, list[tuple]], wording: Wording, unknown: float) -> dict:
+    """What the one file says of a picture."""
+    record = wording.record(name, chosen)
+    return record | ({"unknown": round(unknown, 4)} if tagger.has_statistics else {})
 
 
 def tagged(

@@ -2,13 +2,13 @@
 import * as ort from "./onnxruntime/ort.wasm.min.mjs";
 import { Gallery, isName, keep, kept } from "./gallery.js";
 import { toPixels } from "./picture.js";
+import { button, combobox, rove, step, text } from "./widgets.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that a static page cannot set
 ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
 
 const MAX_FILE_BYTES = 64 * 2 ** 20;
 const NUM_CHARACTERS = 5;
-const NUM_SUGGESTIONS = 8;
 const UNKNOWN_THRESHOLD = 0.5;
 const THUMBNAIL = 64;
 const LOOKING = "Looking…";
@@ -275,23 +275,6 @@ function showHints() {
   rove(element("hints"), 0);
 }
 
-// One stop of the Tab key for all buttons of a list: arrows go on from there.
-function rove(list, chosen) {
-  const buttons = [...list.querySelectorAll("button")];
-  buttons.forEach((one, i) => { one.tabIndex = i === Math.min(chosen, buttons.length - 1) ? 0 : -1; });
-}
-
-function step(event) {
-  const list = event.currentTarget;
-  const buttons = [...list.querySelectorAll("button")];
-  const here = buttons.indexOf(document.activeElement);
-  const each = buttons.length / (list.children.length || 1); // buttons of a tag
-  const to = { ArrowRight: here + 1, ArrowLeft: here - 1, ArrowDown: here + each, ArrowUp: here - each, Home: 0, End: buttons.length - 1 }[event.key];
-  if (here < 0 || to === undefined || !buttons[to]) return;
-  event.preventDefault();
-  rove(list, to);
-  buttons[to].focus();
-}
 for (const id of ["tags", "hints", "names", "samples"]) element(id).addEventListener("keydown", step);
 
 // On a phone the answer lies below the picture: who has just chosen one wants to see it.
@@ -360,20 +343,6 @@ function addHint(tag) {
   return update();
 }
 
-// Names come from data that strangers tagged: they are text, never markup.
-function text(kind, content) {
-  return Object.assign(document.createElement(kind), { textContent: content });
-}
-
-function button(content, label, action) {
-  const made = text("button", content);
-  made.type = "button";
-  made.ariaLabel = label;
-  made.title = label;
-  made.addEventListener("click", action);
-  return made;
-}
-
 function chip(tag, score, buttons) {
   const item = document.createElement("li");
   const label = text("span", tag);
@@ -382,72 +351,11 @@ function chip(tag, score, buttons) {
   return item;
 }
 
-// ---------------------------------------------------------------- the list of suggestions (an ARIA combobox)
-const input = element("hint");
-const list = element("suggestions");
-
-const typed = () => input.value.trim().toLowerCase().replace(/[\s_]+/g, "_");
-
-function suggest() {
-  const wanted = typed();
-  const found = [];
-  if (wanted && model) {
-    const isFree = (tag) => !page.hints.includes(tag);
-    const begins = (tag) => tag !== wanted && tag.startsWith(wanted);
-    for (const matches of [(tag) => tag === wanted, begins, (tag) => tag.indexOf(wanted) > 0]) {
-      for (const tag of model.tags) {
-        if (found.length === NUM_SUGGESTIONS) break;
-        if (matches(tag) && isFree(tag)) found.push(tag);
-      }
-    }
-  }
-  list.replaceChildren(...found.map((tag, i) => {
-    const item = text("li", tag);
-    item.id = `suggestion-${i}`;
-    item.role = "option";
-    item.ariaSelected = "false";
-    item.addEventListener("pointerdown", (event) => { event.preventDefault(); choose(tag); });
-    return item;
-  }));
-  show(found.length > 0);
-}
-
-function show(isOpen) {
-  list.hidden = !isOpen;
-  input.ariaExpanded = String(isOpen);
-  input.removeAttribute("aria-activedescendant");
-}
-
-function move(step) {
-  const items = [...list.children];
-  if (list.hidden || !items.length) return;
-  const old = items.findIndex((item) => item.ariaSelected === "true");
-  const next = old === -1 && step < 0 ? items.length - 1 : (old + step + items.length) % items.length;
-  items.forEach((item, i) => { item.ariaSelected = String(i === next); });
-  input.setAttribute("aria-activedescendant", items[next].id);
-}
-
-function choose(tag) {
-  input.value = "";
-  show(false);
-  addHint(tag);
-}
-
-function enter() {
-  const items = [...list.children];
-  const chosen = items.find((item) => item.ariaSelected === "true") ?? items[0];
-  if (model?.ids.has(typed()) && !items.some((item) => item.ariaSelected === "true")) return choose(typed());
-  if (!list.hidden && chosen) return choose(chosen.textContent);
-  if (input.value.trim()) say(`The model does not know the tag ${input.value.trim()}.`, true);
-}
-
-input.addEventListener("input", suggest);
-input.addEventListener("blur", () => show(false));
-input.addEventListener("keydown", (event) => {
-  const actions = { ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: enter, Escape: () => show(false) };
-  if (!actions[event.key]) return;
-  event.preventDefault();
-  actions[event.key]();
+combobox(element("hint"), element("suggestions"), {
+  names: () => model?.tags ?? [],
+  isFree: (tag) => !page.hints.includes(tag),
+  choose: addHint,
+  refuse: (typed) => say(`The model does not know the tag ${typed}.`, true),
 });
 
 // ---------------------------------------------------------------- ways to give a picture
