@@ -1,6 +1,7 @@
 """Shared tiny fixtures. Sizes differ pairwise where they can, so that a swapped axis fails."""
 
 import io
+import json
 import os
 import tempfile
 
@@ -13,10 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from character_factory import give_statistics, picture_of
 from datasets import Dataset
 from PIL import Image
 
-from modeling_mfdn import MFDNConfig, MFDNModel, MFDNProcessor
+from modeling_mfdn import MFDNConfig, MFDNModel, MFDNPipeline, MFDNProcessor, commands
 from modeling_mfdn.training.tag_tokenizer import build_processor
 
 CHARACTERS = ["hatsune_miku", "rem_(re:zero)", "saber", "kaname_madoka", "asuka_langley", "holo"]
@@ -104,3 +106,43 @@ def rows(pictures, tags) -> Dataset:
         posts.append({"post_id": 7 + i, "image": {"bytes": content.getvalue(), "path": None}, "character": i + 1})
         posts[-1]["tags"] = tags[i : 2 * i + 1]
     return Dataset.from_list(posts)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """The same model in PyTorch, `model`, and as ONNX, `onnx`; it has statistics and was taught kiki. Made once for
+    all files of tests that a process runs, for it takes long: nobody writes into it."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("models")
+    config = make_config(TAGS, CHARACTERS)
+    torch.manual_seed(0)
+    model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    processor.characters, processor.tag_threshold = CHARACTERS, 0.2
+    processor.temperature = 1.5
+    give_statistics(model, processor)
+    lessons = model(**processor(images=[picture_of(9, number) for number in range(5)]))
+    processor.teach("kiki", lessons.picture_embedding.detach())
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    (folder / "model" / "vocabulary.json").write_text(
+        json.dumps(
+            {
+                "tags": {tag: 100 - i for i, tag in enumerate(TAGS)},
+                "characters": {"hatsune_miku": {"posts": 50, "series": "vocaloid"}, "holo": {"posts": 7}},
+                "implications": {"long_hair": ["hat"]},
+                "character_tags": {"hatsune_miku": {"long_hair": 0.9, ">_<": 0.6}},
+            }
+        )
+    )
+    assert commands.main(["export", "--model", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline(models):
+    model = MFDNModel.from_pretrained(models / "model").eval()
+    return MFDNPipeline(model=model, processor=MFDNProcessor.from_pretrained(models / "model"))

@@ -71,6 +71,7 @@ def test_both_graphs_equal_pytorch_on_any_batch(tiny_model, tiny_processor, save
     assert preprocess["resample"] == {2: "bilinear", 3: "bicubic"}[tiny_processor.image_processor.resample]
 
 
+@pytest.mark.slow
 def test_a_graph_gives_what_teaching_and_unknown_need_and_what_was_taught_lies_beside_it(
     tiny_model, tiny_processor, save, tmp_path
 ):

@@ -9,7 +9,6 @@ import torch
 from character_factory import picture_of
 from conftest import CHARACTERS, TAGS
 from PIL import Image
-from test_onnx_folder import models, pipeline  # noqa: F401 (fixtures)
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from character_factory import picture_of
 from PIL import Image
-from test_onnx_folder import models  # noqa: F401 (fixture)
 
 from modeling_mfdn import commands
 from modeling_mfdn.publishing.onnx_tagger import OnnxTagger

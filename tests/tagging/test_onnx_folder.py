@@ -9,66 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from character_factory import give_statistics, picture_of
-from conftest import CHARACTERS, TAGS, make_config
+from character_factory import picture_of
+from conftest import CHARACTERS
 from hostile_pictures import whole_pictures
 from PIL import Image
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from modeling_mfdn import MFDNModel, MFDNPipeline, commands
+from modeling_mfdn import commands
 from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.publishing.onnx_tagger import OnnxTagger
-from modeling_mfdn.training.tag_tokenizer import build_processor
 
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "transformers", "safetensors", "huggingface_hub"):
     sys.modules[name] = None  # an import of it fails
 """
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """The same model in PyTorch, `model`, and as ONNX, `onnx`; it has statistics and was taught kiki."""
-    folder = tmp_path_factory.mktemp("models")
-    config = make_config(TAGS, CHARACTERS)
-    torch.manual_seed(0)
-    model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    processor.characters, processor.tag_threshold = CHARACTERS, 0.2
-    processor.temperature = 1.5
-    give_statistics(model, processor)
-    lessons = model(**processor(images=[picture_of(9, number) for number in range(5)]))
-    processor.teach("kiki", lessons.picture_embedding.detach())
-    model.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
-    (folder / "model" / "vocabulary.json").write_text(
-        json.dumps(
-            {
-                "tags": {tag: 100 - i for i, tag in enumerate(TAGS)},
-                "characters": {"hatsune_miku": {"posts": 50, "series": "vocaloid"}, "holo": {"posts": 7}},
-                "implications": {"long_hair": ["hat"]},
-                "character_tags": {"hatsune_miku": {"long_hair": 0.9, ">_<": 0.6}},
-            }
-        )
-    )
-    assert commands.main(["export", "--model", str(folder / "model"), "--output", str(folder / "onnx")]) == 0
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pipeline(models):
-    from transformers import AutoModelForImageClassification
-
-    from modeling_mfdn import MFDNProcessor
-
-    model = AutoModelForImageClassification.from_pretrained(models / "model").eval()
-    return MFDNPipeline(model=model, processor=MFDNProcessor.from_pretrained(models / "model"))
 
 
 def test_pixels_are_those_of_pytorch_for_pictures_of_every_kind(models, pipeline, tmp_path):

@@ -9,7 +9,6 @@ import urllib.request
 
 import pytest
 from character_factory import picture_of
-from test_onnx_folder import models  # noqa: F401 (fixture)
 from test_tag_folder import picture
 
 from modeling_mfdn import commands

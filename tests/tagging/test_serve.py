@@ -14,7 +14,7 @@ import pytest
 from character_factory import picture_of
 from conftest import CHARACTERS
 from PIL import Image
-from test_onnx_folder import close, models, pipeline  # noqa: F401 (fixtures)
+from test_onnx_folder import close
 
 pytest.importorskip("fastapi")
 
