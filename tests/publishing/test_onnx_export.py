@@ -8,13 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from character_factory import give_statistics, picture_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel, commands
-from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.publishing import onnx_export
 from modeling_mfdn.publishing.onnx_export import example_inputs, open_graph, run_graph
 from modeling_mfdn.training import files as saving
@@ -69,32 +67,6 @@ def test_both_graphs_equal_pytorch_on_any_batch(tiny_model, tiny_processor, save
     preprocess = json.loads((output / "preprocess.json").read_text())
     assert preprocess["characters"] == characters and preprocess["image_size"] == 16
     assert preprocess["resample"] == {2: "bilinear", 3: "bicubic"}[tiny_processor.image_processor.resample]
-
-
-@pytest.mark.slow
-def test_a_graph_gives_what_teaching_and_unknown_need_and_what_was_taught_lies_beside_it(
-    tiny_model, tiny_processor, save, tmp_path
-):
-    give_statistics(tiny_model, tiny_processor)
-    lessons = tiny_model(**tiny_processor(images=[picture_of(9, number) for number in range(5)]))
-    tiny_processor.teach("kiki", lessons.picture_embedding.detach())
-    output = tmp_path / "onnx"
-    export(save(tiny_model, tiny_processor), output)
-    asked = tiny_processor(images=[picture_of(9, 50), picture_of(0, 50), picture_of(31, 50)])
-    session = open_graph(output / "model.onnx")
-    names = [entry.name for entry in session.get_outputs()]
-    found = dict(zip(names, run_graph(session, (asked["pixel_values"],)), strict=True))
-    with torch.no_grad():
-        outputs = tiny_model(**asked)
-        _, _, unknown = tiny_processor.rank_characters(outputs.logits, outputs.picture_embedding)
-    axes = json.loads((output / "preprocess.json").read_text())["axes"]
-    gallery = CharacterGallery(tiny_processor.gallery.statistics)
-    assert gallery.load(output / "gallery.safetensors") == ["kiki"]
-    assert axes["model"] == gallery.statistics.fingerprint and len(axes["spread"]) == 48
-    taught = gallery.taught_log_odds(found["picture_embedding"])
-    log_odds = torch.cat([found["trained_log_odds"][:, None], taught], dim=1)
-    torch.testing.assert_close((-log_odds.logsumexp(dim=1)).sigmoid(), unknown, atol=2e-2, rtol=0)
-    assert unknown[0] < 0.1 and unknown[1] < 0.1 and unknown[2] > 0.9
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ print(json.dumps({**logits, "best": best, "classified": classified, "handler": a
     assert found["best"] == found["classified"] == found["handler"] == "holo"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_was_taught_travels_over_the_hub_and_what_was_forgotten_leaves_it(
     hub, run_child, model_folder, tiny_model, tiny_processor, tmp_path
 ):
@@ -170,7 +170,7 @@ print("KNOWS", tagger.processor.gallery.names, tagger(sys.argv[1])["characters"]
     assert "KNOWS [] " in run_child(offline, str(tmp_path / "asked.png"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_processor_that_is_pushed_alone_takes_all_its_files_along(hub, run_child, model_folder):
     code = """
 import sys

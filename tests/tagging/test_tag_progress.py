@@ -129,7 +129,7 @@ print(kills, os.waitstatus_to_exitcode(ended[1]))
 @pytest.mark.parametrize(
     "form",
     [
-        pytest.param("txt", marks=pytest.mark.slow),
+        pytest.param("txt", marks=pytest.mark.long),
         pytest.param("jsonl", marks=pytest.mark.long),
         pytest.param("csv", marks=pytest.mark.long),
     ],
