@@ -22,7 +22,7 @@ from ..training.files import claim, whole_file
 from .films import VIDEO_SUFFIXES
 from .picture_folder import CAPTION_SUFFIXES, SUFFIXES, find_pictures
 from .review_page import PAGE, page_of, read_facts, read_page
-from .tag_files import Caption, caption_paths, check_caption, read_caption
+from .tag_files import Caption, caption_paths, check_caption, read_caption, with_commas, without_spaces
 
 LOG = ".mfdn_review.jsonl"  # what was checked; hidden, so that nobody trains on it
 MAX_BODY = 2**20
@@ -61,11 +61,15 @@ class Reviewed:
             for path, place in zip(self.paths, self.places, strict=True)
         ]
         self.names = [path.relative_to(self.folder).as_posix() for path in self.paths]
+        known = [*self.facts["characters"], *self.facts["tags"]]
+        self.with_commas = with_commas(known, self.facts["caption_separator"])
         self.checked = read_log(self.folder / LOG)
         self.lock = threading.Lock()
 
     def caption(self, number: int) -> Caption:
-        return read_caption(self.places[number], self.facts["format"] == "hydrus", self.facts["caption_separator"])
+        found = read_caption(self.places[number], self.facts["format"] == "hydrus", self.facts["caption_separator"])
+        found.names = self.with_commas
+        return found
 
     def words(self, number: int) -> list[str]:
         """Of the caption; where there is none yet, what the model said."""
@@ -101,7 +105,9 @@ class Reviewed:
             if self.words(number) != seen:
                 raise Conflict(f"{self.places[number].name} was changed by another program: look at it again.")
             caption, before = self.caption(number), self.before(number)
-            if not caption.one_a_line and any(separator in word for word in words):
+            if not caption.one_a_line and any(
+                separator in word and without_spaces(word) not in self.with_commas for word in words
+            ):
                 raise ValueError(f"A tag cannot hold {separator!r}, which stands between two of them.")
             if caption.path.exists():
                 caption.edit(words)

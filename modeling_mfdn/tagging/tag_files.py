@@ -5,7 +5,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..training.files import whole_file
@@ -25,6 +25,17 @@ BYTE_ORDER_MARKS = {
 def normalized(tag: str) -> str:
     """The tag in lower case with underscores: `Long hair` is `long_hair`."""
     return "_".join(tag.lower().replace("_", " ").split())
+
+
+def without_spaces(name: str) -> str:
+    """A tag without spaces and underscores: in whatever way they stand around a comma, it is the same."""
+    return name.lower().replace("_", "").replace(" ", "")
+
+
+def with_commas(names: Iterable[str], separator: str = ", ") -> dict[str, str]:
+    """The names that hold what stands between two words of a caption, for `Caption.names`."""
+    sign = separator.strip() or ","
+    return {without_spaces(name): name for name in names if sign in name}
 
 
 def as_hint(word: str, known: Collection[str] = ()) -> str:
@@ -191,6 +202,8 @@ class Caption:
         lines: as they stand there; none where it is not there yet.
         one_a_line: whether each line is one word, as for Hydrus; else words stand between commas.
         mark: byte order mark, `encoding` as it says, `newline` as the text has them.
+        separator: what stands between two words.
+        names: tags that hold a comma themselves (hello,_good-bye), by `without_spaces`.
     """
 
     path: Path
@@ -200,10 +213,19 @@ class Caption:
     encoding: str = "utf-8"
     newline: str = "\n"
     separator: str = ", "
+    names: dict[str, str] = field(default_factory=dict)
 
     def words_of(self, line: str) -> list[str]:
-        parts = [line] if self.one_a_line else line.split(self.separator.strip() or ",")
-        return [part.strip() for part in parts if part.strip()]
+        sign = self.separator.strip() or ","
+        parts = [part.strip() for part in ([line] if self.one_a_line else line.split(sign)) if part.strip()]
+        found: list[str] = []
+        while parts:
+            length = next((n for n in (3, 2) if without_spaces(sign.join(parts[:n])) in self.names), 1)
+            whole = self.names.get(without_spaces(sign.join(parts[:length])), "")
+            is_spaced = not any("_" in part for part in parts[:length])
+            found.append(parts[0] if length == 1 else whole.replace("_", " ") if is_spaced else whole)
+            parts = parts[length:]
+        return found
 
     def words(self) -> list[str]:
         return [word for line in self.lines for word in self.words_of(line)]

@@ -19,7 +19,7 @@ from .picture_folder import CAPTION_SUFFIXES, SUFFIXES, find_pictures
 from .records import FILES, check_columns, open_progress, partial_of, read_records, write_records
 from .report import Report, how_sure
 from .review_page import PAGE, ReviewPage
-from .tag_files import Caption, Wording, caption_paths, has_caption, lost_words, read_caption, write_names
+from .tag_files import Caption, Wording, caption_paths, has_caption, lost_words, read_caption, with_commas, write_names
 from .taggers import UNKNOWN_THRESHOLD, is_onnx, load_tagger, load_vocabulary, results_of
 from .xmp import Sidecar, copy_with_tags, read_sidecar
 
@@ -216,6 +216,9 @@ def tag_folder(options: TagOptions) -> Report:
         wording = Wording(options, {*tagger.tags, *tagger.character_names}, vocabulary)
         if not (options.append or options.use_existing):  # else they may be words of the captions
             wording.check()
+        for caption in captions.values():
+            if isinstance(caption, Caption):
+                caption.names = with_commas(wording.known, options.caption_separator)
         print(tagger.described)
         if options.dry_run:
             return show_sample(tagger, [*captions][:SAMPLE], captions, names, wording, report)

@@ -124,6 +124,19 @@ def test_lines_of_a_caption_stay_where_they_are(tagged):
     assert (tagged / "a.txt").read_text() == "holo, A girl, standing., hat\nlong_hair\n"
 
 
+def test_a_tag_that_holds_a_comma_is_one_word(tagged):
+    for text in ("holo, hello,_good-bye, hat\n", "holo, hello, good-bye, hat\n", "holo,hello,_good-bye,hat"):
+        (tagged / "a.txt").write_text(text)
+        reviewed = Reviewed(tagged)
+        number = reviewed.names.index("a.png")
+        seen = reviewed.words(number)
+        assert seen[1].replace(" ", "_") == "hello,_good-bye" and len(seen) == 3
+        reviewed.save(number, seen[:2], seen)
+        assert (tagged / "a.txt").read_text() == f"holo, {seen[1]}\n"
+    with pytest.raises(ValueError, match="cannot hold"):
+        reviewed.save(number, ["one, two"], reviewed.words(number))
+
+
 def test_what_stands_in_one_file_is_corrected_in_captions(tagged, models):
     for path in tagged.rglob("*.txt"):
         path.unlink()
@@ -208,7 +221,7 @@ def test_in_a_browser_a_tag_is_changed_and_stands_in_the_file(served, tagged):
         number = served.reviewed.names.index("a.png")
         card = page.locator(f"[data-number='{number}']")
         before = caption(tagged)
-        card.get_by_title(f"Strike {before[-1]}").click()
+        card.get_by_title(f"Strike {before[-1]}", exact=True).click()
         expect(page.locator("#status")).to_have_text("Saved: a.txt")
         assert caption(tagged) == before[:-1]
         card.get_by_placeholder("add a tag").fill("my tag")

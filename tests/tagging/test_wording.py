@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from test_tag_folder import FOUND, model, picture, pictures, run  # noqa: F401 (fixtures)
 
@@ -74,6 +75,18 @@ def test_what_is_always_last_stays_last_when_tags_are_added_twice(pictures, mode
     for _ in range(2):
         assert run(pictures, model, "--append", "--last", "smile", "end", "--first", "begin") == 0
         assert (pictures / "a.txt").read_text() == "begin, mine, hatsune_miku, long_hair, >_<, smile, end\n"
+
+
+def test_a_tag_that_holds_a_comma_is_added_once(pictures, model, tiny_model):
+    with torch.no_grad():
+        tiny_model.tag_head.bias[7] = 9.0
+    tiny_model.save_pretrained(model)
+    for options in (["--append"], ["--append", "--spaces"], ["--append"]):
+        assert run(pictures, model, *options) == 0
+        assert (pictures / "a.txt").read_text().replace(" ", "_").count("good-bye") == 1
+    (pictures / "a.txt").write_text("hello, good-bye, x")
+    assert run(pictures, model, "--append", "--exclude", "hello,_good-bye") == 0
+    assert "good-bye" not in (pictures / "a.txt").read_text()
 
 
 def test_another_extension_and_separator_are_read_and_written(pictures, model):
