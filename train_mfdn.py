@@ -25,9 +25,9 @@ from modeling_mfdn.data.dataset import (
     map_labels,
     read_characters,
     read_tag_vocabulary,
-    read_vocabulary,
     rows_of,
 )
+from modeling_mfdn.data.lists import read_vocabulary
 from modeling_mfdn.evaluation.figures import example_picture, training_curves
 from modeling_mfdn.evaluation.predictions import evaluate_model
 from modeling_mfdn.evaluation.results import format_results, write_results

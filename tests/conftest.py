@@ -70,9 +70,13 @@ def make_config(tags: list[str], characters: list[str]) -> MFDNConfig:
 
 @pytest.fixture
 def tiny_model(tiny_config) -> MFDNModel:
+    return make_model(tiny_config)
+
+
+def make_model(config: MFDNConfig) -> MFDNModel:
     """With weights so large that differences between inputs show in the outputs."""
     torch.manual_seed(0)
-    model = MFDNModel(tiny_config).eval()
+    model = MFDNModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -116,11 +120,7 @@ def models(tmp_path_factory):
     pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("models")
     config = make_config(TAGS, CHARACTERS)
-    torch.manual_seed(0)
-    model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+    model, processor = make_model(config), build_processor(config, TAGS)
     processor.characters, processor.tag_threshold = CHARACTERS, 0.2
     processor.temperature = 1.5
     give_statistics(model, processor)

@@ -1,9 +1,7 @@
 """Reads Dan:mul for training and evaluation: rows and vocabularies."""
 
-import contextlib
 import glob
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Features, load_dataset_builder
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image as PILImage
 
 from ..configuration_mfdn import IGNORE_INDEX
+from .lists import read_dataset_json
 from .parquet_rows import ParquetRows
 
 logger = logging.getLogger(__name__)
 
-VOCABULARY_FILE = "vocabulary.json"  # beside a model: what `read_vocabulary` read when it was trained
-LEAST_SHARE = 0.5  # of a character's posts that have a tag, to be listed there
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("post_id", "image", "character", "tags")
 REBUILD = "Build the data set again with --verify full, which drops such pictures."
@@ -102,12 +98,6 @@ def read_tag_vocabulary(dataset: str, needs_tags: bool = True) -> list[str]:
         ) from error
 
 
-def read_dataset_json(dataset: str, name: str):
-    """A JSON file of a data set, in its folder or on the Hub. Raises OSError or ValueError."""
-    path = Path(dataset, name) if Path(dataset).is_dir() else Path(hf_hub_download(dataset, name, repo_type="dataset"))
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def describe_dataset(dataset: str) -> dict:
     """What the card of a model says of its data: `{"source", "drawn", "posts", "splits", "ratings", "rules"}`, from
     build.json; {} where the data set has none."""
@@ -117,29 +107,6 @@ def describe_dataset(dataset: str) -> dict:
         return {"source": build["source"], "drawn": build.get("drawn", False), **counts, "rules": build["rules"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def read_vocabulary(dataset: str) -> dict:
-    """What tools that write tags ask of a data set's names, from its lists: `{"tags": {tag: posts}, "characters":
-    {name: {"posts", "series", "series_share"}}, "implications": {tag: [tags]}, "character_tags": {name: {tag:
-    share}}}`; of a list that is not there (an older build) nothing."""
-    lists = {}
-    for name in ("tags", "characters", "implications", "character_tags"):
-        with contextlib.suppress(OSError, ValueError):
-            lists[name] = read_dataset_json(dataset, f"{name}.json")
-    wanted = ("posts", "series", "series_share")
-    return {
-        "tags": {entry["tag"]: entry["posts"] for entry in lists.get("tags", ())},
-        "characters": {
-            entry["character"]: {name: entry[name] for name in wanted if entry.get(name)}
-            for entry in lists.get("characters", ())
-        },
-        "implications": {entry["tag"]: entry["implies"] for entry in lists.get("implications", ())},
-        "character_tags": {
-            entry["character"]: {tag: share for tag, share in entry["tags"].items() if share >= LEAST_SHARE}
-            for entry in lists.get("character_tags", ())
-        },
-    }
 
 
 def read_characters(rows: ParquetRows) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import safe_open
 
-from ..data.dataset import VOCABULARY_FILE
+from ..data.lists import VOCABULARY_FILE
 from ..evaluation.metrics import TAG_GROUPS
 from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from ..training.files import write_whole

@@ -28,7 +28,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from .. import MFDNProcessor, pictures_mfdn
-from ..data.dataset import VOCABULARY_FILE, read_vocabulary
+from ..data.lists import VOCABULARY_FILE, read_vocabulary
 from ..gallery_mfdn import GALLERY_FILE
 from ..processing_mfdn import aggregate_tag_scores
 from ..training.files import check_room, replace_folder

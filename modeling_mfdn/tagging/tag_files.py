@@ -54,7 +54,7 @@ class Wording:
     Args:
         options: of `mfdn tag`.
         known: tags and characters of the model.
-        vocabulary: what the data set says of them, see `data.dataset.read_vocabulary`.
+        vocabulary: what the data set says of them, see `data.lists.read_vocabulary`.
     """
 
     def __init__(self, options, known: Collection[str], vocabulary: dict | None = None):

@@ -216,9 +216,10 @@ def tag_folder(options: TagOptions) -> Report:
         wording = Wording(options, {*tagger.tags, *tagger.character_names}, vocabulary)
         if not (options.append or options.use_existing):  # else they may be words of the captions
             wording.check()
+        joined = with_commas(wording.known, options.caption_separator)
         for caption in captions.values():
             if isinstance(caption, Caption):
-                caption.names = with_commas(wording.known, options.caption_separator)
+                caption.names = joined
         print(tagger.described)
         if options.dry_run:
             return show_sample(tagger, [*captions][:SAMPLE], captions, names, wording, report)
@@ -238,8 +239,8 @@ def tag_folder(options: TagOptions) -> Report:
             is_unknown = result["unknown"] > options.unknown_threshold
             if is_unknown:
                 report.unknown.add(names[path])
-            chosen = wording.chosen(result, is_unknown, told)
-            report.count(names[path], chosen, how_sure(result, tagger.has_statistics))
+            chosen, sure = wording.chosen(result, is_unknown, told), how_sure(result, tagger.has_statistics)
+            report.count(names[path], chosen, sure)
             if options.prune_character_tags is not None:
                 report.unpruned.update(name for name, _ in chosen["character"] if name not in wording.character_tags)
             if in_one_file:
@@ -249,7 +250,7 @@ def tag_folder(options: TagOptions) -> Report:
             else:
                 write_beside(path, captions[path], chosen, wording, report)
             if page is not None:
-                page.add(names[path], result, wording.words(chosen), how_sure(result, tagger.has_statistics))
+                page.add(names[path], result, wording.words(chosen), sure)
         if in_one_file:
             kept = [name for name in there if options.format != "imagefolder" or (folder / name).is_file()]
             both = {name: there[name] for name in kept} | done
@@ -290,7 +291,8 @@ def show_sample(tagger, paths: list[Path], captions: dict, names: dict, wording:
     for path, result, told in tagged(tagger, paths, captions, names, wording, report):
         chosen = wording.chosen(result, result["unknown"] > wording.options.unknown_threshold, told)
         if wording.options.format in FILES:
-            print(printable(json.dumps(wording.record(names[path], chosen), ensure_ascii=False)))
+            record = record_of(tagger, names[path], chosen, wording, result["unknown"])
+            print(printable(json.dumps(record, ensure_ascii=False)))
         else:
             words = [*wording.firsts, *wording.words(chosen), *wording.lasts]
             print(printable(f"{names[path]}: {wording.separator.join(words)}"))

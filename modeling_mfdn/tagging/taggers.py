@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.lists import VOCABULARY_FILE, read_vocabulary
 from ..training.terminal import check_model_name
 from . import films
 from .picture_folder import read_ahead
 
 ONNX_MARKER = "onnx.json"  # of a folder of mfdn export
-VOCABULARY_FILE = "vocabulary.json"
 UNKNOWN_THRESHOLD = 0.5
 MAX_CHARACTERS = 32  # of a picture, where each is there or not
 
@@ -63,8 +63,6 @@ def load_vocabulary(options) -> dict:
     if not any(is_asked for _, is_asked in wanted.values()):
         return {}
     if options.dataset:
-        from ..data.dataset import read_vocabulary
-
         found = read_vocabulary(options.dataset)
     elif Path(options.model).is_dir():
         path = Path(options.model, VOCABULARY_FILE)

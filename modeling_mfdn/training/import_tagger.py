@@ -30,7 +30,7 @@ class Tagger:
     Args:
         model, processor: with its weights and names.
         facts: for the card: where it comes from, its licence, and how many names of each kind it knows.
-        vocabulary: posts of its tags and characters, as `data.dataset.read_vocabulary` says them.
+        vocabulary: posts of its tags and characters, as `data.lists.read_vocabulary` says them.
     """
 
     model: MultiLabelModel

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..data.dataset import VOCABULARY_FILE
+from ..data.lists import VOCABULARY_FILE
 from ..gallery_mfdn import GALLERY_FILE, STATISTICS_FILE
 from .files import write_whole
 

@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 import torch
 from character_factory import draw, fitted_gallery, give_statistics, picture_of
-from conftest import CHARACTERS, TAGS, make_config
+from conftest import CHARACTERS, TAGS, make_config, make_model
 from PIL import Image
 
-from modeling_mfdn import MFDNModel, MultiLabelConfig, MultiLabelModel, commands
+from modeling_mfdn import MultiLabelConfig, MultiLabelModel, commands
 from modeling_mfdn.gallery_mfdn import CharacterGallery
 from modeling_mfdn.pictures_mfdn import pad_to_square
 from modeling_mfdn.publishing import web_page
@@ -44,11 +44,8 @@ def served(tmp_path_factory):
         pytest.skip(f"onnxruntime-web cannot be had: {error}")
     folder = tmp_path_factory.mktemp("page")
     config = make_config(TAGS, CHARACTERS)
-    torch.manual_seed(0)
-    model, processor = MFDNModel(config).eval(), build_processor(config, TAGS)
+    model, processor = make_model(config), build_processor(config, TAGS)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
         model.character_head.weight.mul_(0.8)  # best scores on both sides of 50 %
     processor.characters = CHARACTERS
     processor.tag_threshold = 0  # the page shows every tag, whatever the random weights say

@@ -146,7 +146,10 @@ def test_the_command_takes_the_folder_without_importing_torch(models, tmp_path):
     pictures.mkdir()
     picture_of(0, 91).save(pictures / "a.png")
     picture_of(9, 91).save(pictures / "b.png")
+    (tmp_path / "danmul").mkdir()
+    (tmp_path / "danmul" / "implications.json").write_text('[{"tag": "smile", "implies": ["blush"]}]')
     argv = ["tag", str(pictures), "--model", str(models / "onnx"), "--format", "jsonl"]
+    argv += ["--no_implied", "--dataset", str(tmp_path / "danmul")]
     program = f"""{WITHOUT_TORCH}
 sys.argv = ["mfdn"]
 from modeling_mfdn.commands import main
